@@ -1,0 +1,329 @@
+"""What a model and a training run are, as strict data. No torch here: reading a config is instant.
+
+A YAML file (a preset, or the user's own) has three parts, each a frozen dataclass below:
+
+    model:      ModelConfig      the architecture: sizes, layers, one neuron per role
+    tokenizer:  TokenizerConfig  which tokenizer is trained on the data
+    training:   TrainingConfig   budget, batch, optimizer, target active share
+
+An unknown key, a wrong type or an impossible value is a `ConfigError` that names the field, the
+value and what would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from spikeloom.errors import ConfigError
+from spikeloom.strict import build, one_of, require
+
+MIXERS = ("attention", "sdsa")
+MLPS = ("spiking", "relu2", "swiglu", "none")
+SURROGATES = ("straight_through", "atan", "sigmoid", "fast_sigmoid", "piecewise_quadratic")
+
+
+@dataclass(frozen=True)
+class NeuronConfig:
+    """The neuron that stands before a weight product (design: section 2, LIF and graded LIF).
+
+    `graded` fires `s = k` where `|k| >= fire_level`, with `k = clip(round(v / theta))`, and emits
+    `theta * s`; `lif` fires 0/1 at `v >= v_threshold`; `none` is a wire (dense product).
+    """
+
+    kind: Literal["graded", "lif", "none"] = "graded"
+    signed: bool = True  # payloads in [-levels, levels] instead of [0, levels]
+    levels: int = 24  # the largest payload
+    fire_level: int = 6  # the smallest payload that is sent; below it lies the dead zone
+    theta: float = 0.25  # initial payload step; learned per channel
+    window: float = 0.5  # gradient passes from window * fire_level up to levels
+    beta: float = 0.0  # share of the membrane kept from step to step; 0 is memoryless
+    learn_beta: bool = False
+    reset: Literal["soft", "hard"] = "soft"
+    v_threshold: float = 1.0  # `lif` only
+    v_reset: float = 0.0  # hard reset only
+    surrogate: str = "atan"  # `lif` only; `graded` is straight-through
+    clip_membrane: float | None = None  # keep v within ±clip
+
+    def __post_init__(self) -> None:
+        require(self.levels >= 1, "levels", self.levels, "at least 1")
+        require(
+            1 <= self.fire_level <= self.levels,
+            "fire_level",
+            self.fire_level,
+            f"between 1 and levels ({self.levels})",
+        )
+        require(self.theta > 0, "theta", self.theta, "a positive step")
+        require(0 <= self.window <= 1, "window", self.window, "a share of fire_level in [0, 1]")
+        require(0 <= self.beta < 1, "beta", self.beta, "a decay in [0, 1)")
+        require(
+            not self.learn_beta or self.beta > 0,
+            "learn_beta",
+            self.learn_beta,
+            "false, or a beta above 0 to start from",
+        )
+        require(self.v_threshold > 0, "v_threshold", self.v_threshold, "a positive voltage")
+        one_of("surrogate", self.surrogate, SURROGATES)
+        require(
+            self.clip_membrane is None or self.clip_membrane > 0,
+            "clip_membrane",
+            self.clip_membrane,
+            "null or a positive voltage",
+        )
+
+    @property
+    def memoryless(self) -> bool:
+        """Whether a step depends on its own input only."""
+        return self.beta == 0 and not self.learn_beta
+
+
+@dataclass(frozen=True)
+class NeuronsConfig:
+    """One neuron per role: each role is a place right before weight products.
+
+    In YAML, `default` may give what all roles share; a role's own keys override it.
+    """
+
+    mixer_input: NeuronConfig = field(default_factory=NeuronConfig)  # before q, k, v
+    mixer_output: NeuronConfig = field(default_factory=NeuronConfig)  # before o
+    mlp_input: NeuronConfig = field(default_factory=NeuronConfig)  # before up (and gate)
+    mlp_hidden: NeuronConfig = field(  # before down
+        default_factory=lambda: NeuronConfig(signed=False, fire_level=1)
+    )
+    head: NeuronConfig = field(default_factory=NeuronConfig)  # before the vocabulary
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """One decoder layer."""
+
+    mixer: str = "attention"
+    mlp: str = "spiking"
+    sliding_window: int | None = None  # attention: how many tokens back, this one included
+    rope_theta: float | None = None  # attention: base of the rotary angles; null takes the model's
+    decay: Literal["learned", "gated"] = "learned"  # sdsa: per head, or per head and token
+
+    def __post_init__(self) -> None:
+        one_of("mixer", self.mixer, MIXERS)
+        one_of("mlp", self.mlp, MLPS)
+        require(
+            self.sliding_window is None or self.sliding_window >= 1,
+            "sliding_window",
+            self.sliding_window,
+            "null or at least 1 token",
+        )
+        require(
+            self.rope_theta is None or self.rope_theta > 0,
+            "rope_theta",
+            self.rope_theta,
+            "null or a positive base",
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A decoder: sizes, the pattern of its layers, and its neurons.
+
+    `layers` is a pattern that repeats until there are `num_hidden_layers`.
+    """
+
+    vocab_size: int = 4096
+    hidden_size: int = 384
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 6
+    num_key_value_heads: int | None = None  # null: as many as heads
+    intermediate_size: int = 1536
+    max_position_embeddings: int = 512  # the context it is trained on
+    layers: tuple[LayerConfig, ...] = (LayerConfig(),)
+    neurons: NeuronsConfig = field(default_factory=NeuronsConfig)
+    num_steps: int = 1  # T > 1 is the step clock: T steps per token on a static input
+    rope_theta: float = 10000.0
+    output_norm: bool = True  # RMSNorm between the mixer and its output product
+    qk_norm: bool = True
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = True
+    bos_token_id: int = 0
+    eos_token_id: int = 0
+    pad_token_id: int | None = 1
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("intermediate_size", "max_position_embeddings", "num_steps"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        heads, kv = self.num_attention_heads, self.key_value_heads
+        require(
+            self.hidden_size % heads == 0 and (self.hidden_size // heads) % 2 == 0,
+            "num_attention_heads",
+            heads,
+            f"a number that divides hidden_size ({self.hidden_size}) into even head widths",
+        )
+        require(
+            kv >= 1 and heads % kv == 0, "num_key_value_heads", kv, f"a divisor of heads ({heads})"
+        )
+        require(len(self.layers) >= 1, "layers", "[]", "at least one entry")
+        require(self.rms_norm_eps > 0, "rms_norm_eps", self.rms_norm_eps, "a small positive number")
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(self, name)
+            require(
+                value is None or 0 <= value < self.vocab_size,
+                name,
+                value,
+                f"a token id below vocab_size ({self.vocab_size})",
+            )
+
+    @property
+    def key_value_heads(self) -> int:
+        return self.num_key_value_heads or self.num_attention_heads
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def layer_list(self) -> tuple[LayerConfig, ...]:
+        """One `LayerConfig` per layer: the pattern, unrolled."""
+        pattern = self.layers
+        return tuple(pattern[i % len(pattern)] for i in range(self.num_hidden_layers))
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Which tokenizer is trained on the data when none is given."""
+
+    kind: Literal["bpe", "char"] = "bpe"
+    vocab_size: int = 4096
+
+    def __post_init__(self) -> None:
+        require(self.vocab_size >= 2, "vocab_size", self.vocab_size, "at least 2")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Budget, batch, optimizer and sparsity target of one run."""
+
+    max_steps: int | None = None
+    max_tokens: int | None = None
+    max_minutes: float | None = None
+    context: int | None = None  # tokens per row; null takes model.max_position_embeddings
+    batch_size: int = 32  # rows per optimizer step and process, before accumulation
+    gradient_accumulation: int = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 2e-3
+    muon_learning_rate: float = 0.02  # matrices only; the rest keeps learning_rate
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    schedule: Literal["cosine", "cosine_with_restarts", "constant"] = "cosine"
+    restarts: int = 1  # cycles of cosine_with_restarts
+    min_learning_rate: float = 0.05  # share of the peak that the schedule ends at
+    warmup: float = 0.05  # share of the budget
+    clip: float = 1.0
+    target_active_share: float | None = None  # null: no firing-rate loss
+    rate_weight: float = 2.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    eval_every: int = 250  # optimizer steps
+    eval_tokens: int = 65536
+    save_every: int = 250
+    keep: int = 2  # checkpoints kept besides the best one
+    sample_every: int = 250
+    num_workers: int = 0
+    report_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "gradient_accumulation", "eval_every", "save_every", "keep"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("max_steps", "max_tokens", "max_minutes", "context", "learning_rate", "clip"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "a positive number")
+        require(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the budget in [0, 1)")
+        share = self.target_active_share
+        require(
+            share is None or 0 < share <= 1, "target_active_share", share, "null or within (0, 1]"
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole YAML file."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    description: str = ""
+
+
+def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a preset by name, or a YAML file, and apply `a.b=c` overrides.
+
+    Raises:
+        ConfigError: unknown preset, unreadable YAML, or any bad key, type or value.
+    """
+    from spikeloom import presets
+
+    tree = presets.read(name_or_path)
+    for override in overrides:
+        _override(tree, override)
+    return parse_run(tree)
+
+
+def parse_run(tree: dict[str, Any]) -> RunConfig:
+    """Build a `RunConfig` from the nested dict that a YAML file holds."""
+    tree = dict(tree)
+    if isinstance(tree.get("model"), dict):
+        tree["model"] = expand_neurons(tree["model"])
+    return build(RunConfig, tree, "")
+
+
+def expand_neurons(model: dict[str, Any]) -> dict[str, Any]:
+    """Give every role what `neurons.default` says, under the role's own keys."""
+    neurons = model.get("neurons")
+    if not isinstance(neurons, dict) or "default" not in neurons:
+        return model
+    shared = neurons["default"] or {}
+    roles = [f.name for f in fields(NeuronsConfig)]
+    for key, value in neurons.items():
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"model.neurons.{key}: expected a table of neuron keys, got {value!r}"
+            )
+    expanded = {role: {**shared, **neurons.get(role, {})} for role in roles}
+    unknown = {k: v for k, v in neurons.items() if k not in roles and k != "default"}
+    return {**model, "neurons": {**expanded, **unknown}}
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    """Apply one `a.b=c`; list entries are addressed by number (`model.layers.0.mixer=sdsa`)."""
+    import yaml
+
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {override}: expected key=value, as in training.batch_size=16")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value is not valid YAML") from None
+    *parents, last = path.split(".")
+    node: Any = tree
+    for name in parents:
+        node = _child(node, name, path)
+    if isinstance(node, list):
+        node[_index(node, last, path)] = value
+    else:
+        node[last] = value
+
+
+def _child(node: Any, name: str, path: str) -> Any:
+    child = node[_index(node, name, path)] if isinstance(node, list) else node.setdefault(name, {})
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"--set {path}: {name} is a value, not a table")
+    return child
+
+
+def _index(node: list[Any], name: str, path: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise ConfigError(f"--set {path}: {name} is not an entry of a list of {len(node)}")
+    return int(name)

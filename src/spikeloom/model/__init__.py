@@ -1,0 +1,24 @@
+"""One decoder; importing this package registers it with transformers' Auto classes."""
+
+from spikeloom.model.huggingface import (
+    SpikeloomConfig,
+    SpikeloomForCausalLM,
+    SpikeloomModel,
+    SpikeloomOutput,
+)
+from spikeloom.model.products import Product, SpikeLinear, products
+from spikeloom.model.state import DecoderState
+from spikeloom.model.twins import dense_twin, quantised_twin
+
+__all__ = [
+    "DecoderState",
+    "Product",
+    "SpikeLinear",
+    "SpikeloomConfig",
+    "SpikeloomForCausalLM",
+    "SpikeloomModel",
+    "SpikeloomOutput",
+    "dense_twin",
+    "products",
+    "quantised_twin",
+]

@@ -1,0 +1,147 @@
+"""The decoder: embedding, layers as the config lists them, head neuron.
+
+    x = embedding[tokens]
+    per layer:  x = x + o(neuron(norm(mixer(neuron(norm(x))))))
+                x = x + down(neuron(activate(up(neuron(norm(x))))))
+    logits = head(neuron(norm(x)))
+
+The residual stream x is continuous; every weight product reads what a neuron emits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from spikeloom.config import LayerConfig, ModelConfig
+from spikeloom.model.mixers import MIXERS
+from spikeloom.model.mlps import MLPS
+from spikeloom.model.products import SpikeLinear
+from spikeloom.model.state import DecoderState, LayerState, TokenView, view_tokens
+from spikeloom.neurons import make_neuron
+
+
+class MixerBlock(nn.Module):
+    """norm, neuron, mixer, norm, neuron, output product."""
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
+        super().__init__()
+        size, T, neurons = config.hidden_size, config.num_steps, config.neurons
+        self.norm = nn.RMSNorm(size, eps=config.rms_norm_eps)
+        self.input_neuron = make_neuron(neurons.mixer_input, size, T)
+        self.mixer = MIXERS[layer.mixer](config, layer, self.input_neuron)
+        normed = config.output_norm
+        self.output_norm = nn.RMSNorm(size, eps=config.rms_norm_eps) if normed else nn.Identity()
+        self.output_neuron = make_neuron(neurons.mixer_output, size, T)
+        self.o_proj = SpikeLinear(self.output_neuron, size, into_residual=True)
+
+    def forward(
+        self, x: Tensor, view: TokenView, state: LayerState | None
+    ) -> tuple[Tensor, LayerState, list[Tensor]]:
+        membranes = state or {}
+        y, v_in, rate_in = self.input_neuron(self.norm(x), membranes.get("input"), view.starts)
+        mixed, new_state = self.mixer(y, view, state)
+        z, v_out, rate_out = self.output_neuron(
+            self.output_norm(mixed), membranes.get("output"), view.starts
+        )
+        return self.o_proj(z), _with(new_state, input=v_in, output=v_out), [rate_in, rate_out]
+
+
+class MLPBlock(nn.Module):
+    """norm, neuron, MLP."""
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.input_neuron = make_neuron(
+            config.neurons.mlp_input, config.hidden_size, config.num_steps
+        )
+        self.mlp = MLPS[layer.mlp](config, self.input_neuron, config.neurons.mlp_hidden)
+
+    def forward(
+        self, x: Tensor, view: TokenView, state: LayerState | None
+    ) -> tuple[Tensor, LayerState, list[Tensor]]:
+        membranes = state or {}
+        y, v_in, rate_in = self.input_neuron(self.norm(x), membranes.get("up"), view.starts)
+        out, v_hidden, rate_hidden = self.mlp(y, membranes.get("down"), view.starts)
+        return out, _with({}, up=v_in, down=v_hidden), [rate_in, rate_hidden]
+
+
+class DecoderLayer(GradientCheckpointingLayer):
+    """One mixer block and, unless the layer says `mlp: none`, one MLP block."""
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = [MixerBlock(config, layer)]
+        if layer.mlp != "none":
+            blocks.append(MLPBlock(config, layer))
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(
+        self, x: Tensor, view: TokenView, state: LayerState | None = None
+    ) -> tuple[Tensor, LayerState, list[Tensor]]:
+        new_state: LayerState = {}
+        rates: list[Tensor] = []
+        for block in self.blocks:
+            out, block_state, block_rates = block(x, view, state)
+            x = x + out
+            new_state |= block_state
+            rates += block_rates
+        return x, new_state, rates
+
+
+class Decoder(nn.Module):
+    """Everything below the head's weight matrix.
+
+    Args:
+        config: the architecture.
+
+    Call:
+        input_ids `[B, L]` (or inputs_embeds `[B, L, D]`), optional position_ids, attention_mask and
+        a `DecoderState` that is advanced in place. Returns what the head neuron emits `[B, L, D]`
+        (so that logits are the head's plain product of it) and the channel rate of every neuron in
+        order of computation `[N]`.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in config.layer_list)
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.head_neuron = make_neuron(config.neurons.head, config.hidden_size, config.num_steps)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        state: DecoderState | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        T = self.config.num_steps
+        tokens = view_tokens(x.shape[:2], x.device, position_ids, attention_mask, state)
+        view = tokens.repeat(T)
+        x = x.repeat_interleave(T, dim=0) if T > 1 else x  # a static input for all steps
+        rates: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            x, new_state, layer_rates = layer(x, view, None if state is None else state.layers[i])
+            rates += layer_rates
+            if state is not None:
+                state.layers[i] = new_state
+        y, membrane, rate = self.head_neuron(
+            self.norm(x), state.layers[-1].get("head") if state else None, view.starts
+        )
+        if state is not None:
+            state.layers[-1] = _with({}, head=membrane)
+            state.advance(tokens.positions, tokens.segments, tokens.plain)
+        if T > 1:
+            y = y.unflatten(0, (-1, T)).mean(1)  # rate code: the head reads the mean of its steps
+        return y, torch.stack([*rates, rate])
+
+
+def _with(state: LayerState, **membranes: Tensor | None) -> LayerState:
+    """The state with those membranes that exist."""
+    return {**state, **{k: v for k, v in membranes.items() if v is not None}}

@@ -1,0 +1,140 @@
+"""Mixers: how a token reads the tokens before it.
+
+A mixer takes what the input neuron emits, `y` `[B, L, D]`, and returns the mixed values
+`[B, L, D]` (before the output neuron) and its new state. `attention` is softmax attention over a
+cache of keys and values; `sdsa` reads a state matrix of constant size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikeloom.config import LayerConfig, ModelConfig
+from spikeloom.model.products import SpikeLinear
+from spikeloom.model.state import LayerState, TokenView
+from spikeloom.neurons import Neuron, Wire
+from spikeloom.ops.attention import chunked, naive
+
+
+class Mixer(nn.Module):
+    """Shared part: spike-fed q, k, v products, head split, normalised q and k."""
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig, neuron: Neuron | Wire) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = config.head_dim
+        width = config.head_dim * config.key_value_heads
+        self.q_proj = SpikeLinear(neuron, config.hidden_size)
+        self.k_proj = SpikeLinear(neuron, width)
+        self.v_proj = SpikeLinear(neuron, width)
+        norm = config.qk_norm
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps) if norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps) if norm else nn.Identity()
+
+    def heads(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q `[B, H, L, K]`, k and v `[B, H_kv, L, K]` from emissions `[B, L, D]`."""
+        q, k, v = (
+            projection(y).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v
+
+
+class SoftmaxAttention(Mixer):
+    """Grouped-query softmax attention with rotary positions and an optional sliding window."""
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig, neuron: Neuron | Wire) -> None:
+        super().__init__(config, layer, neuron)
+        self.rope_theta = layer.rope_theta or config.rope_theta
+
+    def forward(
+        self, y: Tensor, view: TokenView, state: LayerState | None
+    ) -> tuple[Tensor, LayerState]:
+        q, k, v = self.heads(y)
+        q, k = rotate(q, k, view.positions, self.rope_theta)
+        if state:
+            k = torch.cat([state["keys"], k], dim=2)
+            v = torch.cat([state["values"], v], dim=2)
+        window = self.layer.sliding_window
+        if view.plain and window is not None and q.shape[2] == 1:
+            k, v = k[:, :, -window:], v[:, :, -window:]
+        mask = view.mask(k.shape[2], window)
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=mask is None and q.shape[2] > 1,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        kept = slice(None) if window is None else slice(-max(window - 1, 1), None)
+        new_state = {} if state is None else {"keys": k[:, :, kept], "values": v[:, :, kept]}
+        return out.transpose(1, 2).flatten(2), new_state
+
+
+class SpikeDrivenAttention(Mixer):
+    """Causal SDSA: a K x V state per head that decays and is read by the query, O(1) per token.
+
+    The decay is learned per head (spread at the start from 8 to 512 tokens of memory), or, `gated`,
+    also depends on the token through a small spike-fed product.
+    """
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig, neuron: Neuron | Wire) -> None:
+        super().__init__(config, layer, neuron)
+        self.groups = config.num_attention_heads // config.key_value_heads
+        self.raw_decay = nn.Parameter(torch.empty(config.num_attention_heads))
+        gated = layer.decay == "gated"
+        self.decay_proj = SpikeLinear(neuron, config.num_attention_heads) if gated else None
+
+    def reset_parameters(self) -> None:
+        """Memories of 8 to 512 tokens, evenly spread on a logarithmic scale over the heads."""
+        from transformers import initialization as init
+
+        tokens = torch.logspace(math.log10(8), math.log10(512), self.raw_decay.numel())
+        init.copy_(self.raw_decay, torch.log(torch.expm1(1.0 / tokens)))
+
+    def log_decay(self, y: Tensor) -> Tensor:
+        """`[B, H, L]`, below 0."""
+        raw = self.raw_decay.float().expand(*y.shape[:2], -1)
+        if self.decay_proj is not None:
+            raw = raw + self.decay_proj(y).float()
+        return -F.softplus(raw).transpose(1, 2)
+
+    def forward(
+        self, y: Tensor, view: TokenView, state: LayerState | None
+    ) -> tuple[Tensor, LayerState]:
+        q, k, v = self.heads(y)
+        k, v = (x.repeat_interleave(self.groups, dim=1) for x in (k, v))
+        form = naive if q.shape[2] == 1 else chunked
+        memory = state.get("memory") if state else None
+        out, memory = form.sdsa(
+            q / math.sqrt(self.head_dim), k, v, self.log_decay(y), memory, view.starts
+        )
+        return out.transpose(1, 2).flatten(2), {} if state is None else {"memory": memory}
+
+
+MIXERS = {"attention": SoftmaxAttention, "sdsa": SpikeDrivenAttention}
+
+
+def rotate(q: Tensor, k: Tensor, positions: Tensor, theta: float) -> tuple[Tensor, Tensor]:
+    """Rotary position embedding (Su et al. 2021), halves rotated as in Llama.
+
+    Args:
+        q, k: `[B, H, L, K]`.
+        positions: `[B, L]`.
+        theta: base of the geometric series of wavelengths.
+    """
+    half = q.shape[-1] // 2
+    exponents = torch.arange(half, device=q.device, dtype=torch.float32) / half
+    angles = positions[:, None, :, None].float() * theta**-exponents
+    cos, sin = angles.cos(), angles.sin()
+
+    def turn(x: Tensor) -> Tensor:
+        a, b = x[..., :half], x[..., half:]
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
+
+    return turn(q), turn(k)

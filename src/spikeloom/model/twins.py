@@ -1,0 +1,65 @@
+"""Twins: the models that a spiking model is measured against, made from the same config."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TypeVar
+
+from spikeloom.config import LayerConfig, ModelConfig, NeuronConfig, NeuronsConfig
+
+AnyConfig = TypeVar("AnyConfig")
+
+
+def dense_twin(config: AnyConfig, mixer: str | None = "attention") -> AnyConfig:
+    """The same sizes without neurons: dense softmax attention and squared ReLU.
+
+    Args:
+        config: a `ModelConfig` or `SpikeloomConfig`.
+        mixer: what replaces every mixer; full softmax attention is the strictest comparison, None
+            keeps the mixers (and windows) as they are.
+    """
+    model = _architecture(config)
+    wires = NeuronsConfig(*(NeuronConfig(kind="none") for _ in fields(NeuronsConfig)))
+    layers = tuple(_dense_layer(layer, mixer) for layer in model.layers)
+    return _like(config, replace(model, neurons=wires, layers=layers, num_steps=1))
+
+
+def quantised_twin(config: AnyConfig) -> AnyConfig:
+    """The same payload bits without spiking: every level is sent, nothing is remembered.
+
+    A graded neuron without dead zone and leak is a uniform quantiser with learned step (LSQ, Esser
+    et al. 2020); its gradient passes wherever the quantiser does not clip.
+    """
+    model = _architecture(config)
+    quantisers = {f.name: _quantiser(getattr(model.neurons, f.name)) for f in fields(NeuronsConfig)}
+    layers = tuple(
+        replace(layer, mlp="relu2") if layer.mlp == "spiking" else layer for layer in model.layers
+    )
+    neurons = NeuronsConfig(**quantisers)
+    return _like(config, replace(model, neurons=neurons, layers=layers, num_steps=1))
+
+
+def _quantiser(neuron: NeuronConfig) -> NeuronConfig:
+    if neuron.kind == "none":
+        return neuron
+    levels = neuron.levels if neuron.kind == "graded" else 1
+    return NeuronConfig(
+        signed=neuron.signed, levels=levels, fire_level=1, theta=neuron.theta, window=0.0
+    )
+
+
+def _dense_layer(layer: LayerConfig, mixer: str | None) -> LayerConfig:
+    mlp = "relu2" if layer.mlp == "spiking" else layer.mlp
+    if mixer is None:
+        return replace(layer, mlp=mlp)
+    return LayerConfig(mixer=mixer, mlp=mlp, rope_theta=layer.rope_theta)
+
+
+def _architecture(config: AnyConfig) -> ModelConfig:
+    return config if isinstance(config, ModelConfig) else config.architecture  # type: ignore[attr-defined]
+
+
+def _like(config: AnyConfig, model: ModelConfig) -> AnyConfig:
+    if isinstance(config, ModelConfig):
+        return model  # type: ignore[return-value]
+    return type(config).from_architecture(model)  # type: ignore[attr-defined]

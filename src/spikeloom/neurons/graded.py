@@ -1,0 +1,65 @@
+"""Graded LIF: few spikes, each with a precise payload."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from spikeloom.config import NeuronConfig
+from spikeloom.neurons.neuron import Neuron
+from spikeloom.ops.lif import memoryless, naive
+
+
+class GradedLIF(Neuron):
+    """Emits `theta * s`, s integer, zero inside the dead zone (`spikeloom.ops.lif.naive`).
+
+    The step theta is learned per channel as its logarithm, so that it stays positive whatever the
+    optimizer does; it folds into the columns of the weight matrix behind it.
+    """
+
+    def __init__(self, config: NeuronConfig, size: int, num_steps: int = 1) -> None:
+        super().__init__(config, size, num_steps)
+        self.log_theta = nn.Parameter(torch.empty(size))
+
+    @property
+    def step(self) -> Tensor:
+        return self.log_theta.exp()
+
+    def initial_values(self) -> dict[str, float]:
+        return {**super().initial_values(), "log_theta": math.log(self.config.theta)}
+
+    def fire(self, x: Tensor) -> tuple[Tensor, None, Tensor]:
+        if self.config.clip_membrane is not None:
+            return super().fire(x)
+        emission, rate = memoryless.graded_emission(x, self.step, **self._shape)
+        return emission, None, rate
+
+    def scan(
+        self, x: Tensor, state: Tensor | None, starts: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        theta = self.step
+        s, state = naive.graded_lif(
+            x,
+            theta,
+            state,
+            beta=self.beta,
+            v_reset=self.v_reset,
+            clip_membrane=self.config.clip_membrane,
+            starts=starts,
+            **self._shape,
+        )
+        # The rate counts; its gradient is that of the mean payload, on the scale of one spike.
+        proxy = s.abs().float().mean() / self.config.fire_level
+        return theta * s, state, (s != 0).float().mean() + proxy - proxy.detach()
+
+    @property
+    def _shape(self) -> dict:
+        c = self.config
+        return {
+            "levels": c.levels,
+            "fire_level": c.fire_level,
+            "signed": c.signed,
+            "window": c.window,
+        }

@@ -1,0 +1,129 @@
+"""What all neurons share: the clock, the leak, and the way to tell payloads from emissions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from spikeloom.config import NeuronConfig
+
+
+class Neuron(nn.Module):
+    """Base of the spiking neurons.
+
+    Args:
+        config: which neuron.
+        size: number of channels D.
+        num_steps: T; 1 is the token clock (steps are tokens), more is the step clock.
+
+    Attributes:
+        bias: constant input current per channel, `[D]`.
+        raw_beta: logit of the leak per channel `[D]`, where the leak is learned.
+    """
+
+    spikes = True
+
+    def __init__(self, config: NeuronConfig, size: int, num_steps: int = 1) -> None:
+        super().__init__()
+        self.config = config
+        self.size = size
+        self.num_steps = num_steps
+        self.bias = nn.Parameter(torch.empty(size))
+        self.raw_beta = nn.Parameter(torch.empty(size)) if config.learn_beta else None
+
+    @property
+    def step(self) -> Tensor:
+        """Payload step theta, `[D]`."""
+        raise NotImplementedError
+
+    @property
+    def beta(self) -> float | Tensor:
+        """Share of the membrane kept from step to step, a number or `[D]`."""
+        return self.config.beta if self.raw_beta is None else torch.sigmoid(self.raw_beta)
+
+    @property
+    def levels(self) -> int:
+        return self.config.levels if self.config.kind == "graded" else 1
+
+    @property
+    def signed(self) -> bool:
+        return self.config.signed and self.config.kind == "graded"
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a membrane passes from token to token (never on the step clock)."""
+        return self.num_steps == 1 and not self.config.memoryless
+
+    def payloads(self, emission: Tensor) -> Tensor:
+        """The integers `s` behind an emission `theta * s`, same shape."""
+        return torch.round(emission / self.step)
+
+    def initial_values(self) -> dict[str, float]:
+        """Start value of each parameter, by name."""
+        values = {"bias": 0.0}
+        if self.raw_beta is not None:
+            values["raw_beta"] = math.log(self.config.beta / (1 - self.config.beta))
+        return values
+
+    def reset_parameters(self) -> None:
+        from transformers import initialization as init
+
+        for name, value in self.initial_values().items():
+            init.constant_(getattr(self, name), value)
+
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, starts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        x = x + self.bias
+        if self.num_steps > 1:
+            steps = x.unflatten(0, (-1, self.num_steps)).transpose(0, 1)  # [T, B, L, D]
+            emission, _, rate = self.scan(steps, None, None)
+            return emission.transpose(0, 1).flatten(0, 1), None, rate
+        if not self.remembers:
+            return self.fire(x)
+        first = None if starts is None else starts.transpose(0, 1)[..., None]
+        emission, state, rate = self.scan(x.transpose(0, 1), state, first)
+        return emission.transpose(0, 1), state, rate
+
+    def fire(self, x: Tensor) -> tuple[Tensor, None, Tensor]:
+        """One step without memory."""
+        emission, _, rate = self.scan(x[None], None, None)
+        return emission[0], None, rate
+
+    def scan(
+        self, x: Tensor, state: Tensor | None, starts: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Steps along the leading axis: emissions, last membrane, firing rate."""
+        raise NotImplementedError
+
+    @property
+    def v_reset(self) -> float | None:
+        return self.config.v_reset if self.config.reset == "hard" else None
+
+
+class Wire(nn.Module):
+    """No neuron: the product behind it is dense."""
+
+    spikes = False
+    remembers = False
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, starts: Tensor | None = None
+    ) -> tuple[Tensor, None, Tensor]:
+        return x, None, torch.ones((), device=x.device)
+
+
+def make_neuron(config: NeuronConfig, size: int, num_steps: int = 1) -> Neuron | Wire:
+    """The module that `config.kind` asks for, with `size` channels."""
+    from spikeloom.neurons.graded import GradedLIF
+    from spikeloom.neurons.lif import LIF
+
+    if config.kind == "none":
+        return Wire(size)
+    return {"graded": GradedLIF, "lif": LIF}[config.kind](config, size, num_steps)

@@ -1,0 +1,1 @@
+"""Causal spike-driven attention (SDSA): `naive` is the specification, `chunked` trains."""

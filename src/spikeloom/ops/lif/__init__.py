@@ -1,0 +1,1 @@
+"""Neurons as functions over a leading axis of steps; `naive` is the specification."""
