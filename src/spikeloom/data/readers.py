@@ -1,0 +1,195 @@
+"""Read one local file as a stream of document texts.
+
+A file is decompressed, checked and parsed piece by piece, so that memory follows the longest
+document and not the file. Whatever is wrong with a file is a one-line `DataError` that names it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+from spikeloom.errors import DataError, MissingExtraError, did_you_mean
+
+TEXT_SUFFIXES = (".txt", ".md")
+RECORD_SUFFIXES = (".jsonl", ".parquet")
+COMPRESSIONS = (".gz", ".xz", ".zst")
+KNOWN = f"{', '.join(TEXT_SUFFIXES + RECORD_SUFFIXES)}, each also with {', '.join(COMPRESSIONS)}"
+
+_CHUNK = 1 << 20  # bytes read from a file at a time
+_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def read(path: Path, column: str | None = None) -> Iterator[str]:
+    """Texts of a file: the whole of a `.txt` or `.md`, one a record of a `.jsonl` or `.parquet`.
+
+    Args:
+        path: a file with one of the suffixes in `KNOWN`.
+        column: the key or column that holds the text; `text` if None. Only for records.
+
+    Raises:
+        DataError: the file cannot be read, decompressed, decoded or parsed.
+        MissingExtraError: pyarrow or zstandard is needed and absent.
+    """
+    kind = content_suffix(path)
+    if kind is None:
+        raise DataError(f"{path}: unknown kind of file: give {KNOWN}")
+    if kind in TEXT_SUFFIXES:
+        if column is not None:
+            raise DataError(f"{path} is plain text and has no columns: leave out '::{column}'")
+        return _read_text(path)
+    return (_read_jsonl if kind == ".jsonl" else _read_parquet)(path, column or "text")
+
+
+def content_suffix(path: Path) -> str | None:
+    """The suffix under a compression (`.jsonl` of `a.jsonl.xz`), or None if it is unknown."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    known = suffixes and suffixes[-1] in TEXT_SUFFIXES + RECORD_SUFFIXES
+    return suffixes[-1] if known else None
+
+
+def without_surrogates(text: str) -> str:
+    """`text` with every lone surrogate, which UTF-8 cannot hold, replaced by U+FFFD."""
+    return _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def _read_text(path: Path) -> Iterator[str]:
+    raw = b"".join(_without_nul(path, _chunks(path)))
+    yield _decode(raw, str(path)).replace("\r\n", "\n")
+
+
+def _read_jsonl(path: Path, column: str) -> Iterator[str]:
+    for number, line in enumerate(_lines(_without_nul(path, _chunks(path))), start=1):
+        place = f"{path}, line {number}"
+        record = _parse(_decode(line, place), place) if line.strip() else None
+        if record is not None and (text := _text_in(record, column, path, place)):
+            # Only an escape can bring a surrogate past the UTF-8 decoder.
+            yield without_surrogates(text) if b"\\u" in line else text
+
+
+def _read_parquet(path: Path, column: str) -> Iterator[str]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise MissingExtraError("pyarrow", "parquet") from None
+    packed = path.suffix.lower() in COMPRESSIONS
+    try:
+        with pq.ParquetFile(BytesIO(b"".join(_chunks(path))) if packed else path) as file:
+            names = file.schema_arrow.names
+            if column not in names:
+                raise DataError(_no_column(str(path), column, names, path))
+            for batch in file.iter_batches(batch_size=256, columns=[column]):
+                for value in batch.column(0).to_pylist():
+                    if text := _text_in({column: value}, column, path, str(path)):
+                        yield text
+    except (pa.ArrowException, OSError) as exc:
+        raise DataError(f"{path} is not a readable parquet file ({_first_line(exc)})") from exc
+
+
+def _parse(line: str, place: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise DataError(f"{place}: not valid JSON ({exc}): want one object a line") from exc
+    if not isinstance(record, dict):
+        raise DataError(f"{place}: a {type(record).__name__}, not an object like {{'text': …}}")
+    return record
+
+
+def _text_in(record: dict[str, Any], column: str, path: Path, place: str) -> str:
+    """The text of a record; a null counts as an empty text."""
+    if column not in record:
+        raise DataError(_no_column(place, column, list(record), path))
+    text = record[column]
+    if text is not None and not isinstance(text, str):
+        raise DataError(f"{place}: column '{column}' is a {type(text).__name__}, not text")
+    return text or ""
+
+
+def _no_column(place: str, column: str, names: list[str], path: Path) -> str:
+    has = ", ".join(f"'{name}'" for name in names) or "none"
+    hint = did_you_mean(column, names)
+    return f"{place}: no column '{column}'{hint}; it has {has}: choose one as {path}::COLUMN"
+
+
+def _decode(raw: bytes, place: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        what = f"byte {exc.start} (0x{raw[exc.start]:02x}) is not UTF-8"
+        raise DataError(f"{place}: {what}: save the file as UTF-8") from exc
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines without their line feeds; the last one may be empty."""
+    pending: list[bytes] = []
+    for chunk in chunks:
+        *complete, rest = chunk.split(b"\n")
+        if complete:
+            complete[0] = b"".join([*pending, complete[0]])
+            pending = []
+            yield from complete
+        pending.append(rest)
+    yield b"".join(pending)
+
+
+def _without_nul(path: Path, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        if b"\0" in chunk:
+            raise DataError(f"{path} holds NUL bytes, so it is binary or UTF-16: give UTF-8 text")
+        yield chunk
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The decompressed bytes of a file."""
+    suffix = path.suffix.lower()
+    try:
+        with _OPENERS.get(suffix, open)(path, "rb") as file:
+            yield from _zstd(file) if suffix == ".zst" else _blocks(file)
+    except EOFError as exc:
+        raise DataError(f"{path} is cut short: copy or download it again") from exc
+    except (zlib.error, lzma.LZMAError, gzip.BadGzipFile) as exc:
+        raise DataError(f"{path} is not a valid {suffix} file ({_first_line(exc)})") from exc
+    except OSError as exc:
+        raise DataError(f"{path} cannot be read: {exc.strerror or _first_line(exc)}") from exc
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    while block := file.read(_CHUNK):
+        yield block
+
+
+def _zstd(file: IO[bytes]) -> Iterator[bytes]:
+    """Frame by frame, because only a single frame tells whether its end was reached."""
+    try:
+        import zstandard
+    except ImportError:
+        raise MissingExtraError("zstandard", "zstd") from None
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+    frame = decompressor.decompressobj()
+    try:
+        while block := file.read(_CHUNK >> 4):
+            while block:
+                if frame.eof:
+                    frame = decompressor.decompressobj()
+                yield frame.decompress(block)
+                block = frame.unused_data
+    except zstandard.ZstdError as exc:
+        raise lzma.LZMAError(str(exc)) from exc
+    if not frame.eof:
+        raise EOFError
+
+
+def _first_line(exc: Exception) -> str:
+    return (str(exc).splitlines() or [type(exc).__name__])[0]

@@ -1,0 +1,50 @@
+"""Byte-level BPE: any text can be written, and every text comes back exactly."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from spikeloom.tokenizers.special import SPECIAL_TOKENS, wrap
+
+SAMPLE_BYTES = 50_000_000
+"""Merges are learned from the first so many bytes: more text hardly changes a vocabulary."""
+
+# GPT-4's split into words, numbers and punctuation. Numbers break after two digits and not three,
+# because a thousand number tokens would fill a small vocabulary.
+_WORDS = (
+    r"'(?i:[sdmt]|ll|ve|re)"
+    r"|[^\r\n\p{L}\p{N}]?+\p{L}+"
+    r"|\p{N}{1,2}"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+
+
+def train_bpe(documents: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Learn at most `vocab_size` tokens from the first `SAMPLE_BYTES` of the documents."""
+    backend = Tokenizer(models.BPE())
+    words = pre_tokenizers.Split(Regex(_WORDS), "isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=sys.stderr.isatty(),
+    )
+    backend.train_from_iterator(_sample(documents), trainer)
+    return wrap(backend)
+
+
+def _sample(documents: Iterable[str]) -> Iterator[str]:
+    left = SAMPLE_BYTES
+    for text in documents:
+        yield text[:left]
+        left -= len(text.encode())
+        if left <= 0:
+            return
