@@ -209,9 +209,8 @@ class TrainingConfig:
     context: int | None = None  # tokens per row; null takes model.max_position_embeddings
     batch_size: int = 32  # rows per optimizer step and process, before accumulation
     gradient_accumulation: int = 1
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: matrices only, AdamW for the rest
     learning_rate: float = 2e-3
-    muon_learning_rate: float = 0.02  # matrices only; the rest keeps learning_rate
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     schedule: Literal["cosine", "cosine_with_restarts", "constant"] = "cosine"
@@ -221,20 +220,20 @@ class TrainingConfig:
     clip: float = 1.0
     target_active_share: float | None = None  # null: no firing-rate loss
     rate_weight: float = 2.0
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where it is fast
     compile: bool = False
     gradient_checkpointing: bool = False
     seed: int = 0
-    eval_every: int = 250  # optimizer steps
+    checkpoint_every: int = 250  # optimizer steps; each checkpoint is also evaluated
+    keep: int = 2  # newest checkpoints kept besides the best one
     eval_tokens: int = 65536
-    save_every: int = 250
-    keep: int = 2  # checkpoints kept besides the best one
-    sample_every: int = 250
+    log_every: int = 10
+    sample_every: int = 250  # steps between printed samples; 0 for none
     num_workers: int = 0
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "gradient_accumulation", "eval_every", "save_every", "keep"):
+        for name in ("batch_size", "gradient_accumulation", "checkpoint_every", "keep", "log_every"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("max_steps", "max_tokens", "max_minutes", "context", "learning_rate", "clip"):
             value = getattr(self, name)

@@ -6,7 +6,14 @@ from spikeloom.model.huggingface import (
     SpikeloomModel,
     SpikeloomOutput,
 )
-from spikeloom.model.products import Product, SpikeLinear, products
+from spikeloom.model.products import (
+    Product,
+    SpikeLinear,
+    active_share,
+    fed_weights,
+    neurons,
+    products,
+)
 from spikeloom.model.state import DecoderState
 from spikeloom.model.twins import dense_twin, quantised_twin
 
@@ -18,7 +25,10 @@ __all__ = [
     "SpikeloomForCausalLM",
     "SpikeloomModel",
     "SpikeloomOutput",
+    "active_share",
     "dense_twin",
+    "fed_weights",
+    "neurons",
     "products",
     "quantised_twin",
 ]

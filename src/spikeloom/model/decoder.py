@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from spikeloom.config import LayerConfig, ModelConfig
 from spikeloom.model.mixers import MIXERS
 from spikeloom.model.mlps import MLPS
+from spikeloom.model.norm import RMSNorm
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.state import DecoderState, LayerState, TokenView, view_tokens
 from spikeloom.neurons import make_neuron
@@ -28,11 +29,11 @@ class MixerBlock(nn.Module):
     def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
         size, T, neurons = config.hidden_size, config.num_steps, config.neurons
-        self.norm = nn.RMSNorm(size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(size, eps=config.rms_norm_eps)
         self.input_neuron = make_neuron(neurons.mixer_input, size, T)
         self.mixer = MIXERS[layer.mixer](config, layer, self.input_neuron)
         normed = config.output_norm
-        self.output_norm = nn.RMSNorm(size, eps=config.rms_norm_eps) if normed else nn.Identity()
+        self.output_norm = RMSNorm(size, eps=config.rms_norm_eps) if normed else nn.Identity()
         self.output_neuron = make_neuron(neurons.mixer_output, size, T)
         self.o_proj = SpikeLinear(self.output_neuron, size, into_residual=True)
 
@@ -53,7 +54,7 @@ class MLPBlock(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.input_neuron = make_neuron(
             config.neurons.mlp_input, config.hidden_size, config.num_steps
         )
@@ -80,7 +81,12 @@ class DecoderLayer(GradientCheckpointingLayer):
 
     def forward(
         self, x: Tensor, view: TokenView, state: LayerState | None = None
-    ) -> tuple[Tensor, LayerState, list[Tensor]]:
+    ) -> tuple[Tensor, LayerState, Tensor]:
+        """`x`, the new state, and the rates of the layer's neurons `[n]`.
+
+        The rates are one tensor, because reentrant gradient checkpointing loses the gradient of
+        tensors inside lists.
+        """
         new_state: LayerState = {}
         rates: list[Tensor] = []
         for block in self.blocks:
@@ -88,7 +94,7 @@ class DecoderLayer(GradientCheckpointingLayer):
             x = x + out
             new_state |= block_state
             rates += block_rates
-        return x, new_state, rates
+        return x, new_state, torch.stack(rates)
 
 
 class Decoder(nn.Module):
@@ -109,7 +115,7 @@ class Decoder(nn.Module):
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in config.layer_list)
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.head_neuron = make_neuron(config.neurons.head, config.hidden_size, config.num_steps)
 
     def forward(
@@ -128,7 +134,7 @@ class Decoder(nn.Module):
         rates: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             x, new_state, layer_rates = layer(x, view, None if state is None else state.layers[i])
-            rates += layer_rates
+            rates.append(layer_rates)
             if state is not None:
                 state.layers[i] = new_state
         y, membrane, rate = self.head_neuron(
@@ -139,7 +145,7 @@ class Decoder(nn.Module):
             state.advance(tokens.positions, tokens.segments, tokens.plain)
         if T > 1:
             y = y.unflatten(0, (-1, T)).mean(1)  # rate code: the head reads the mean of its steps
-        return y, torch.stack([*rates, rate])
+        return y, torch.cat([*rates, rate[None]])
 
 
 def _with(state: LayerState, **membranes: Tensor | None) -> LayerState:

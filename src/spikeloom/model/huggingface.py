@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,10 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from spikeloom.config import ModelConfig, expand_neurons
+from spikeloom.errors import ConfigError, did_you_mean
 from spikeloom.model.decoder import Decoder
 from spikeloom.model.mixers import SpikeDrivenAttention
+from spikeloom.model.norm import RMSNorm
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.state import DecoderState
 from spikeloom.neurons import Neuron
@@ -43,11 +46,11 @@ class SpikeloomConfig(PreTrainedConfig):
     does not change when defaults do.
 
     Raises:
-        ConfigError: a key of `ModelConfig` has a wrong type or an impossible value.
+        ConfigError: a key of `ModelConfig` is misspelt, or has a wrong type or an impossible value.
     """
 
     model_type = "spikeloom"
-    keys_to_ignore_at_inference = ("past_key_values", "firing_rates")
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "firing_rates"]
 
     def __init__(self, **kwargs: Any) -> None:
         given = {name: kwargs.pop(name) for name in _FIELDS if name in kwargs}
@@ -55,6 +58,10 @@ class SpikeloomConfig(PreTrainedConfig):
         for name, value in to_dict(model).items():
             setattr(self, name, value)
         self.use_cache = kwargs.pop("use_cache", True)
+        for name in kwargs:
+            # The base class keeps whatever it is given, so only what looks like ours is refused.
+            if not hasattr(PreTrainedConfig, name) and get_close_matches(name, _FIELDS, 1, 0.8):
+                raise ConfigError(f"model.{name}: unknown key{did_you_mean(name, _FIELDS)}")
         super().__init__(**kwargs)
 
     @classmethod
@@ -111,7 +118,7 @@ class SpikeloomPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, 0.0, 1.0 / math.sqrt(module.embedding_dim))
-        elif isinstance(module, nn.RMSNorm):
+        elif isinstance(module, RMSNorm):
             init.ones_(module.weight)
         elif isinstance(module, Neuron | SpikeDrivenAttention):
             module.reset_parameters()
@@ -175,6 +182,14 @@ class SpikeloomForCausalLM(SpikeloomPreTrainedModel, GenerationMixin):
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """A plain linear layer, as `resize_token_embeddings` makes it, becomes a spike-fed one."""
+        if type(new_embeddings) is nn.Linear:
+            plain, has_bias = new_embeddings, new_embeddings.bias is not None
+            with torch.device("meta"):
+                new_embeddings = SpikeLinear(
+                    self.model.decoder.head_neuron, plain.out_features, bias=has_bias
+                )
+            new_embeddings.weight, new_embeddings.bias = plain.weight, plain.bias
         self.lm_head = new_embeddings
 
     def forward(

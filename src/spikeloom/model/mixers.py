@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikeloom.config import LayerConfig, ModelConfig
+from spikeloom.model.norm import RMSNorm
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.state import LayerState, TokenView
 from spikeloom.neurons import Neuron, Wire
@@ -32,8 +33,8 @@ class Mixer(nn.Module):
         self.k_proj = SpikeLinear(neuron, width)
         self.v_proj = SpikeLinear(neuron, width)
         norm = config.qk_norm
-        self.q_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps) if norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps) if norm else nn.Identity()
+        self.q_norm = RMSNorm(self.head_dim, eps=config.rms_norm_eps) if norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim, eps=config.rms_norm_eps) if norm else nn.Identity()
 
     def heads(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q `[B, H, L, K]`, k and v `[B, H_kv, L, K]` from emissions `[B, L, D]`."""
@@ -99,10 +100,12 @@ class SpikeDrivenAttention(Mixer):
 
     def log_decay(self, y: Tensor) -> Tensor:
         """`[B, H, L]`, below 0."""
-        raw = self.raw_decay.float().expand(*y.shape[:2], -1)
+        at_least = torch.promote_types(y.dtype, torch.float32)
+        raw = self.raw_decay.to(at_least).expand(*y.shape[:2], -1)
         if self.decay_proj is not None:
-            raw = raw + self.decay_proj(y).float()
-        return -F.softplus(raw).transpose(1, 2)
+            raw = raw + self.decay_proj(y).to(at_least)
+        # -softplus(raw); its own backward has other strides than AOT autograd is told
+        return F.logsigmoid(-raw).transpose(1, 2)
 
     def forward(
         self, y: Tensor, view: TokenView, state: LayerState | None

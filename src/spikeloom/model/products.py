@@ -83,16 +83,27 @@ def _products(model: nn.Module) -> Iterator[Product]:
             yield Product(name, names.get(module.neuron, "?"), module)
 
 
-def active_share(rates: Tensor, weights: Tensor, dense_weights: int) -> Tensor:
-    """Weights touched per token over all weights in products.
+def neurons(model: nn.Module) -> dict[str, Neuron | Wire]:
+    """All neurons and wires by module path, in the order of `firing_rates`."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, Neuron | Wire)}
+
+
+def fed_weights(model: nn.Module) -> Tensor:
+    """How many weights each neuron or wire feeds, `[N]`, in the order of `firing_rates`."""
+    fed = dict.fromkeys(neurons(model), 0)
+    for product in products(model):
+        fed[product.neuron_name] += product.weights
+    return torch.tensor(list(fed.values()), dtype=torch.float32)
+
+
+def active_share(rates: Tensor, fed: Tensor) -> Tensor:
+    """Weights touched per token over all weights in products; a dense product counts at 1.
 
     Args:
-        rates: channel rate of each neuron, `[N]`.
-        weights: weights that each neuron feeds, `[N]`.
-        dense_weights: weights of products without a neuron, counted at 1.
+        rates: `firing_rates` of a forward pass, `[N]` (1 for wires).
+        fed: `fed_weights` of the model, `[N]`.
 
     Returns:
         a scalar in [0, 1]; differentiable in `rates`.
     """
-    total = weights.sum() + dense_weights
-    return (torch.dot(rates.float(), weights.to(rates.device).float()) + dense_weights) / total
+    return torch.dot(rates.float(), fed.to(rates.device)) / fed.sum()

@@ -156,9 +156,13 @@ class TokenView:
         L = self.positions.shape[1]
         if self.plain and (L == 1 or (keys == L and (window is None or window >= L))):
             return None
-        distance = self.positions[:, :, None] - self.key_positions[:, None, -keys:]
-        seen = (distance >= 0) & (self.segments[:, :, None] == self.key_segments[:, None, -keys:])
+        # The order is that of the row: positions may repeat, on the padding to the right.
+        causal = torch.ones(L, keys, dtype=torch.bool, device=self.positions.device)
+        seen = causal.tril(keys - L) & (
+            self.segments[:, :, None] == self.key_segments[:, None, -keys:]
+        )
         if window is not None:
+            distance = self.positions[:, :, None] - self.key_positions[:, None, -keys:]
             seen = seen & (distance < window)
         return seen[:, None]
 
@@ -173,7 +177,8 @@ def view_tokens(
     """Work out positions and document borders from what Hugging Face passes.
 
     A token at position 0 starts a document: nothing flows into it from before. Left padding needs
-    nothing else, because the first real token stands at position 0.
+    nothing else, because the first real token stands at position 0. Without positions and mask,
+    the documents that are open go on.
 
     Args:
         shape: `(B, L)`.
@@ -181,13 +186,24 @@ def view_tokens(
         position_ids: `[B, L]` or `[1, L]`, or None.
         attention_mask: `[B, past + L]`, 0 for padding, or None.
         state: what was read before, or None.
+
+    Raises:
+        ValueError: the mask does not cover what the state has read and the new tokens.
     """
     B, L = shape
     seen = 0 if state is None else state.seen
     plain_ids = torch.arange(seen, seen + L, device=device).expand(B, L)
     if position_ids is None and attention_mask is not None:
+        if attention_mask.shape[-1] != seen + L:
+            raise ValueError(
+                f"attention_mask: {attention_mask.shape[-1]} columns, expected {seen + L} "
+                f"({seen} tokens read before and {L} new ones)"
+            )
         position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -L:]
-    if position_ids is None:
+    if position_ids is None and state is not None and state.tokens:
+        position_ids = state.tokens["positions"][:, -1:] + 1 + torch.arange(L, device=device)
+        plain = True  # as plain as the state is
+    elif position_ids is None:
         position_ids, plain = plain_ids, True
     else:
         position_ids = position_ids.expand(B, L)

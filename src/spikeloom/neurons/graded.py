@@ -33,7 +33,9 @@ class GradedLIF(Neuron):
     def fire(self, x: Tensor) -> tuple[Tensor, None, Tensor]:
         if self.config.clip_membrane is not None:
             return super().fire(x)
-        emission, rate = memoryless.graded_emission(x, self.step, **self._shape)
+        kind = x.device.type  # in mixed precision, cast once here instead of in every product
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        emission, rate = memoryless.graded_emission(x, self.step, dtype=dtype, **self._shape)
         return emission, None, rate
 
     def scan(

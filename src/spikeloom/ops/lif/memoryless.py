@@ -7,7 +7,10 @@ backward pass where the membrane alone is enough (everything else is recomputed 
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -19,6 +22,7 @@ def graded_emission(
     fire_level: int,
     signed: bool,
     window: float = 0.5,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What a memoryless graded neuron emits, and how often it fires.
 
@@ -31,39 +35,57 @@ def graded_emission(
         v: membrane, `[..., D]`.
         theta: payload step, positive, `[D]`.
         levels, fire_level, signed, window: as in `spikeloom.ops.lif.naive`.
+        dtype: of the emission; that of `v` if None.
 
     Returns:
         `theta * s`, `[..., D]`, and the share of elements with `s != 0`, a scalar in float32.
     """
-    return _GradedEmission.apply(v, theta, levels, fire_level, signed, window)
+    return _GradedEmission.apply(v, theta, levels, fire_level, signed, window, dtype or v.dtype)
 
 
 class _GradedEmission(torch.autograd.Function):
+    # Thresholds between integers (x.5) and the shrink family of activations stand in for
+    # comparisons and `where`: the same numbers, several times faster on a CPU.
+
     @staticmethod
-    def forward(ctx, v, theta, levels, fire_level, signed, window):
+    def forward(ctx, v, theta, levels, fire_level, signed, window, dtype):
         ctx.save_for_backward(v, theta)
         ctx.shape = (levels, fire_level, signed, window)
-        k = torch.round(v / theta)
-        fires = (k.abs() if signed else k) >= fire_level
-        s = torch.where(fires, k.clamp(-levels if signed else 0, levels), torch.zeros_like(k))
-        return theta * s, fires.float().mean()
+        s = _payloads((v / theta).round_(), levels, fire_level, signed)
+        return (theta * s).to(dtype), torch.count_nonzero(s).float() / s.numel()
 
     @staticmethod
     def backward(ctx, grad, grad_rate):
         v, theta = ctx.saved_tensors
         levels, fire_level, signed, window = ctx.shape
+        grad = grad.to(theta.dtype)
         u = v / theta
-        k = torch.round(u)
-        size = k.abs() if signed else k
-        s = torch.where(size >= fire_level, k.clamp(-levels if signed else 0, levels), 0.0)
-        passes = (size >= window * fire_level) & (size <= levels)
+        k = u.round()
+        opens = math.ceil(window * fire_level) - 0.5
+        grad_u = _window(grad * theta, k, opens, levels + 0.5, signed)
+        grad_u += _rate_slope(u, fire_level - 0.5, signed) * (grad_rate / v.numel())
+        grad_v = grad_u / theta
+        s = _payloads(k, levels, fire_level, signed)
+        grad_theta = (grad * s - grad_v * u).sum_to_size(theta.shape)
+        return grad_v.to(v.dtype), grad_theta, None, None, None, None, None
 
-        boundary = fire_level - 0.5
-        distance = (u.abs() if signed else u) - boundary
-        slope = (1.0 - 2.0 * distance.abs() / boundary).clamp(min=0.0) * (2.0 / boundary)
-        pull = (grad_rate / v.numel()).to(v.dtype) * slope * (u.sign() if signed else 1.0)
 
-        zero = torch.zeros_like(grad)
-        grad_u = torch.where(passes, grad * theta, zero) + pull
-        grad_theta = (grad * s - grad_u * u / theta).flatten(0, -2).sum(0)
-        return (grad_u / theta).to(v.dtype), grad_theta.to(theta.dtype), None, None, None, None
+def _payloads(k: Tensor, levels: int, fire_level: int, signed: bool) -> Tensor:
+    if signed:
+        return F.hardshrink(k, fire_level - 0.5).clamp_(-levels, levels)
+    return F.threshold(k, fire_level - 0.5, 0.0).clamp_(max=levels)
+
+
+def _window(grad: Tensor, k: Tensor, opens: float, closes: float, signed: bool) -> Tensor:
+    """`grad` where `opens < |k| < closes` (`k` itself if unsigned), else 0."""
+    grad = torch.ops.aten.hardtanh_backward(grad, k, -closes, closes)
+    if not signed:
+        return torch.ops.aten.threshold_backward(grad, k, opens)
+    return torch.ops.aten.hardshrink_backward(grad, k, opens) if opens > 0 else grad
+
+
+def _rate_slope(u: Tensor, boundary: float, signed: bool) -> Tensor:
+    """Triangle of area 1 around the boundary, pointing away from zero."""
+    distance = ((u.abs() if signed else u) - boundary).abs_()
+    slope = distance.mul_(-4.0 / boundary**2).add_(2.0 / boundary).clamp_(min=0.0)
+    return slope.mul_(u.sign()) if signed else slope

@@ -18,11 +18,14 @@ Graded LIF, with payload step theta, lo = -levels (signed) or 0 (unsigned):
 `fire_level = 1` is the integer LIF; with `levels = 1` it is the binary (unsigned) or ternary
 (signed) LIF whose threshold is theta / 2; `beta = 0` has no memory. The gradient of s with respect
 to v / theta is 1 where `window * fire_level <= |k| <= levels` (k before clipping, and not below
-lo), else 0.
+lo), else 0. A soft reset passes the gradient of its spike on, a hard reset passes none.
 
 In other libraries' terms: SpikingJelly `LIFNode(tau=1/(1-beta), decay_input=False, v_reset=None)`
-is the soft reset; snnTorch `Leaky(beta, reset_mechanism="subtract")` resets one step late unless
-`reset_delay=False`; Norse and NIR have the hard reset.
+is the soft reset (its hard reset leaks towards `v_reset`, ours towards 0); snnTorch
+`Leaky(beta, reset_mechanism="subtract")` resets one step late unless `reset_delay=False`, and skips
+a spike while the residual of a soft reset is above the threshold; Norse's `lif_box` has
+`beta = 1 - dt * tau_mem_inv` and scales its input by `dt * tau_mem_inv`; NIR has the hard reset.
+On `v = v_threshold` SpikingJelly fires as we do, snnTorch and Norse do not.
 """
 
 from __future__ import annotations
@@ -51,7 +54,8 @@ def lif(
         initial_state: membrane before the first step, `[...]`; zeros if None.
         beta: share of the membrane kept per step, a number or `[D]` (last axis).
         v_threshold: firing threshold, in units of `x`.
-        v_reset: None for the soft reset, else the voltage of the hard reset.
+        v_reset: None for the soft reset, else the voltage of the hard reset (no gradient flows
+            through the spike that triggers it; SpikingJelly: `detach_reset=True`).
         surrogate: see `spikeloom.ops.surrogate`.
         clip_membrane: if given, v is kept within ± this value before firing.
         starts: boolean `[S, ...]` (broadcast); where true, the membrane is 0 before that step.

@@ -1,0 +1,1 @@
+"""From packed tokens to a checkpoint directory; `train` is the entry."""

@@ -1,0 +1,70 @@
+"""Parameter groups, AdamW, and Muon for the matrices.
+
+Weight decay goes to matrices only: gains, biases, payload steps and decays are scales, not
+weights. With Muon, matrices between neurons are orthogonalised (`torch.optim.Muon`, its update
+scaled to AdamW's so that one learning rate serves both); embedding and vectors stay with AdamW.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from spikeloom.config import TrainingConfig
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimizer that `config.optimizer` asks for."""
+    matrices, embeddings, vectors = parameter_groups(model)
+    adamw: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas}
+    decayed = {"params": embeddings, "weight_decay": config.weight_decay}
+    plain = {"params": vectors, "weight_decay": 0.0}
+    if config.optimizer == "adamw":
+        decayed["params"] = matrices + embeddings
+        return torch.optim.AdamW([g for g in (decayed, plain) if g["params"]], **adamw)
+    muon = torch.optim.Muon(
+        matrices,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return JointOptimizer([muon, torch.optim.AdamW([decayed, plain], **adamw)])
+
+
+def parameter_groups(
+    model: nn.Module,
+) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable matrices of linear layers, embeddings (a tied head included), and the rest."""
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    groups: tuple[list[nn.Parameter], ...] = ([], [], [])
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            kind = 1 if id(parameter) in embeddings else 0 if parameter.ndim == 2 else 2
+            groups[kind].append(parameter)
+    return groups[0], groups[1], groups[2]
+
+
+class JointOptimizer(torch.optim.Optimizer):
+    """Several optimizers that step as one; they share their parameter groups with it."""
+
+    def __init__(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.optimizers = optimizers
+        super().__init__([g for o in optimizers for g in o.param_groups], {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizers": [o.state_dict() for o in self.optimizers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for optimizer, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.param_groups = [g for o in self.optimizers for g in o.param_groups]

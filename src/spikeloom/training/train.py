@@ -1,0 +1,343 @@
+"""`spikeloom train`: text and a config in, a checkpoint directory out.
+
+Reads top to bottom: tokenizer, packed tokens, model, trainer, final checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils.logging import disable_progress_bar
+
+from spikeloom import tokenizers
+from spikeloom.config import ModelConfig, RunConfig, TrainingConfig
+from spikeloom.data.packing import PackedTokens, TokenRows, pack
+from spikeloom.data.sources import documents
+from spikeloom.errors import CheckpointError, ConfigError, TrainingError
+from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
+from spikeloom.strict import to_dict
+from spikeloom.training.budget import Budget
+from spikeloom.training.display import Display, Sampler
+from spikeloom.training.trainer import STAGING, SpikeTrainer
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run reports.
+
+    Attributes:
+        directory: the checkpoint directory.
+        metrics: steps, tokens, seconds and the last held-out figures.
+    """
+
+    directory: Path
+    metrics: dict[str, Any]
+
+
+def train(
+    run: RunConfig,
+    data: str,
+    out: str | Path,
+    *,
+    eval_data: str | None = None,
+    tokenizer: str | None = None,
+    resume: bool = False,
+    title: str = "training",
+) -> Result:
+    """Train a model from scratch, or continue.
+
+    Args:
+        run: model, tokenizer and training config.
+        data: SOURCE of the training text.
+        out: checkpoint directory to write.
+        eval_data: SOURCE of held-out text; None sets 5% of the documents aside.
+        tokenizer: directory of a tokenizer to use instead of training one.
+        resume: continue the run that `out` holds.
+        title: what the progress bar says.
+
+    Raises:
+        SpikeloomError: a bad config, source or directory; NaN loss; memory or disk used up.
+    """
+    out, context = Path(out), run.training.context or run.model.max_position_embeddings
+    run = replace(run, training=replace(run.training, context=context))
+    tokens_per_step = count_tokens_per_step(run.training)
+    budget = Budget.of(run.training, tokens_per_step)
+    arguments = training_arguments(run.training, out, budget)  # joins the other processes, if any
+    with arguments.main_process_first(local=False):
+        checkpoint = _claim(out, run, resume)
+        words = _tokenizer(run, data, out, tokenizer)
+        run = fit_to_tokenizer(run, words)
+        train_rows, eval_rows = _rows(run.training, data, eval_data, words)
+        if _is_main():
+            (out / RUN_FILE).write_text(json.dumps(_record(run, data, eval_data), indent=2))
+    set_seed(run.training.seed)
+    model = SpikeloomForCausalLM(SpikeloomConfig.from_architecture(run.model))
+    if run.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    display = Display(budget, tokens_per_step, title)
+    trainer = make_trainer(
+        run.training, arguments, budget, display, model, words, train_rows, eval_rows
+    )
+    _restore_clock(budget, checkpoint)
+    _run(trainer, run.training, checkpoint)
+    return _finish(trainer, out, tokens_per_step)
+
+
+def count_tokens_per_step(config: TrainingConfig) -> int:
+    """Tokens that one optimizer step reads, over all processes."""
+    assert config.context is not None
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return config.context * config.batch_size * config.gradient_accumulation * processes
+
+
+def fit_to_tokenizer(run: RunConfig, words: Any) -> RunConfig:
+    """The run with the vocabulary that the tokenizer really has.
+
+    Raises:
+        ConfigError: the tokenizer lacks the document separator.
+    """
+    if words.bos_token_id is None or words.eos_token_id is None:
+        raise ConfigError("the tokenizer has no <|endoftext|> token: train one with spikeloom")
+    model = replace(
+        run.model,
+        vocab_size=len(words),
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
+    return replace(run, model=model)
+
+
+def make_trainer(
+    config: TrainingConfig,
+    arguments: TrainingArguments,
+    budget: Budget,
+    display: Display,
+    model: SpikeloomForCausalLM,
+    words: Any,
+    train_rows: TokenRows,
+    eval_rows: TokenRows,
+) -> SpikeTrainer:
+    """The Trainer of a run, with our display in place of its own."""
+    callbacks: list[TrainerCallback] = [BudgetCallback(budget), display]
+    if config.sample_every:
+        callbacks.append(Sampler(words, display.console, config.sample_every))
+    trainer = SpikeTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
+        processing_class=words,
+        callbacks=callbacks,
+        config=config,
+        budget=budget,
+        tokens_per_byte=_tokens_per_byte(train_rows.packed),
+        eval_tokens_per_byte=_tokens_per_byte(eval_rows.packed),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def training_arguments(config: TrainingConfig, out: Path, budget: Budget) -> TrainingArguments:
+    """Our config in the Trainer's words."""
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=budget.max_steps,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        max_grad_norm=config.clip,
+        bf16=mixed_precision(config.dtype),
+        torch_compile=config.compile,
+        use_cpu=not cuda,
+        ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not cuda else None,
+        ddp_find_unused_parameters=False,
+        dataloader_num_workers=config.num_workers,
+        dataloader_pin_memory=cuda,
+        dataloader_drop_last=True,
+        eval_strategy="steps",
+        eval_steps=config.checkpoint_every,
+        save_strategy="steps",
+        save_steps=config.checkpoint_every,
+        save_total_limit=config.keep,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        prediction_loss_only=True,
+        logging_steps=config.log_every,
+        logging_nan_inf_filter=False,
+        seed=config.seed,
+        data_seed=config.seed,
+        report_to=list(config.report_to) or "none",
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,
+    )
+
+
+def mixed_precision(dtype: str) -> bool:
+    """Whether products run in bfloat16; `auto` asks the hardware."""
+    if dtype != "auto":
+        return dtype == "bfloat16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+class BudgetCallback(TrainerCallback):
+    """Starts the clock, and ends the run, saved and evaluated, when the budget is used up."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.budget.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if self.budget.progress(state.global_step) >= 1.0:
+            control.should_evaluate = control.should_save = control.should_training_stop = True
+            control.should_log = True
+        return control
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    found = [
+        p for p in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (p / "trainer_state.json").exists()
+    ]
+    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+
+
+def _claim(out: Path, run: RunConfig, resume: bool) -> Path | None:
+    """Make `out` ours; the checkpoint to resume from, if any."""
+    known = out / RUN_FILE
+    if not _is_main():
+        return next(reversed(checkpoints(out)), None)
+    if out.exists() and not out.is_dir():
+        raise CheckpointError(f"{out} is a file: --out needs a directory")
+    if known.exists() and not resume:
+        raise CheckpointError(
+            f"{out} already holds a run: --resume continues it, or choose another"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / STAGING, ignore_errors=True)  # of a process that was killed while saving
+    found = checkpoints(out)
+    if resume and known.exists():
+        _same_model(json.loads(known.read_text())["model"], run.model, out)
+    if resume:
+        whence = f"from {found[-1].name}" if found else "from the start: nothing was saved yet"
+        print(f"resuming {out} {whence}", file=sys.stderr)
+    return found[-1] if found else None
+
+
+def _same_model(stored: dict[str, Any], asked: ModelConfig, out: Path) -> None:
+    """Refuse to resume with another architecture; the vocabulary is the tokenizer's affair."""
+    from_tokenizer = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"}
+    for key, value in to_dict(asked).items():
+        if key not in from_tokenizer and stored.get(key) != value:
+            raise ConfigError(
+                f"{out} was trained with model.{key}={stored.get(key)!r}, not {value!r}: "
+                "resume with the same config, or choose another --out"
+            )
+
+
+def _tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
+    """The tokenizer that `out` has already, else the given one, else one trained on the data."""
+    if (out / "tokenizer.json").exists():
+        return tokenizers.load(out)
+    if given is not None:
+        words = tokenizers.load(given)
+    else:
+        words = tokenizers.train(run.tokenizer.kind, documents(data), run.tokenizer.vocab_size)
+    if _is_main():
+        words.save_pretrained(out)
+    return words
+
+
+def _rows(
+    config: TrainingConfig, data: str, eval_data: str | None, words: Any
+) -> tuple[TokenRows, TokenRows]:
+    assert config.context is not None
+    held_out = pack(eval_data or data, words, part="all" if eval_data else "eval")
+    packed = pack(data, words, part="all" if eval_data else "train")
+    limit = max(1, config.eval_tokens // config.context)
+    return TokenRows(packed, config.context), TokenRows(held_out, config.context, limit=limit)
+
+
+def _tokens_per_byte(packed: PackedTokens) -> float:
+    return len(packed) / packed.total_bytes
+
+
+def _restore_clock(budget: Budget, checkpoint: Path | None) -> None:
+    """Take up the seconds that earlier sittings used."""
+    if checkpoint is not None:
+        history = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
+        budget.used_seconds = max((entry.get("seconds", 0.0) for entry in history), default=0.0)
+
+
+def _run(trainer: SpikeTrainer, config: TrainingConfig, checkpoint: Path | None) -> None:
+    """Train, turning what a user can mend into one line."""
+    disable_progress_bar()  # of the weight files; ours shows the run
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*pin_memory.*")
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(config) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            raise _out_of_memory(config) from error
+        raise
+
+
+def _out_of_memory(config: TrainingConfig) -> TrainingError:
+    return TrainingError(
+        f"out of memory: lower training.batch_size (now {config.batch_size}) and raise "
+        f"training.gradient_accumulation (now {config.gradient_accumulation}) to match, shorten "
+        "training.context, or set training.gradient_checkpointing=true"
+    )
+
+
+def _finish(trainer: SpikeTrainer, out: Path, tokens_per_step: int) -> Result:
+    """Write the best weights and the log to `out` itself, file by file, each in one move."""
+    state = trainer.state
+    held_out = [entry for entry in state.log_history if "eval_loss" in entry]
+    best = min(held_out, key=lambda entry: entry["eval_loss"])
+    metrics = {
+        "steps": state.global_step,
+        "tokens": state.global_step * tokens_per_step,
+        "seconds": round(trainer.budget.seconds, 1),
+        **{k: v for k, v in best.items() if k.startswith("eval_")},
+    }
+    if _is_main():
+        staging = out / STAGING
+        trainer.save_model(str(staging))
+        state.save_to_json(str(staging / "trainer_state.json"))
+        (staging / "training.json").write_text(json.dumps(metrics, indent=2))
+        for file in sorted(staging.iterdir()):
+            os.replace(file, out / file.name)
+        staging.rmdir()
+    return Result(out, metrics)
+
+
+def _record(run: RunConfig, data: str, eval_data: str | None) -> dict[str, Any]:
+    return {**to_dict(run), "data": data, "eval_data": eval_data}
+
+
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0

@@ -1,0 +1,25 @@
+"""Which model of a preset to train: itself, or one of its twins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from spikeloom.config import RunConfig
+from spikeloom.errors import ConfigError
+from spikeloom.model import dense_twin, quantised_twin
+
+TWINS = {"dense": dense_twin, "quantised": quantised_twin}
+
+
+def twin_of(run: RunConfig, twin: str | None) -> RunConfig:
+    """The run for a twin: same data, budget and recipe, no pressure on its firing rate.
+
+    Raises:
+        ConfigError: `twin` is neither None, `dense` nor `quantised`.
+    """
+    if twin is None:
+        return run
+    if twin not in TWINS:
+        raise ConfigError(f"--twin {twin}: expected {' or '.join(TWINS)}")
+    training = replace(run.training, target_active_share=None)
+    return replace(run, model=TWINS[twin](run.model), training=training)
