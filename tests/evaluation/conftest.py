@@ -1,0 +1,49 @@
+"""A tiny tokenizer and checkpoints; models come from `tiny_models`."""
+
+import pytest
+import torch
+from tiny_models import build_model
+
+from spikeloom import tokenizers
+from spikeloom.model import dense_twin
+from spikeloom.model.huggingface import SpikeloomConfig
+
+DOCUMENTS = ["The cat sat on the mat.\n", "Où est le café ? Là-bas.\n" * 3, "A third one, short."]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Threads cost more than they give on models this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return tokenizers.train("char", DOCUMENTS, 261)  # é and à take two tokens
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A folder of the documents as a source, with a cache of its own."""
+    monkeypatch.setenv("SPIKELOOM_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for i, text in enumerate(DOCUMENTS):
+        (folder / f"{i}.txt").write_text(text, "utf-8")
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory, tokenizer):
+    """Directories `spiking` and `dense`."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    spiking = build_model(vocab_size=261, max_position_embeddings=32)
+    twin = dense_twin(spiking.config.architecture)
+    assert isinstance(spiking.config, SpikeloomConfig)
+    for name, model in {"spiking": spiking, "dense": build_model(twin)}.items():
+        model.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+    return {name: root / name for name in ("spiking", "dense")}

@@ -1,0 +1,105 @@
+"""Small models of every kind that the model tests go through."""
+
+import torch
+
+from spikeloom.config import parse_run
+from spikeloom.model import (
+    SpikeloomConfig,
+    SpikeloomForCausalLM,
+    dense_twin,
+    quantised_twin,
+)
+
+VOCAB = 64
+GRADED = {"levels": 8, "fire_level": 3}
+HIDDEN = {"signed": False, "fire_level": 1, "theta": 0.1}
+LIF = {"kind": "lif", "beta": 0.5, "v_threshold": 0.5}
+
+
+def neurons(default, **roles):
+    return {"default": default, "mlp_hidden": HIDDEN if "kind" not in default else {}, **roles}
+
+
+CONFIGS = {
+    "attention": {"layers": [{"mixer": "attention", "mlp": "spiking"}]},
+    "attention gqa": {
+        "layers": [{"mixer": "attention", "mlp": "relu2"}],
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": False,
+        "qk_norm": False,
+        "output_norm": False,
+    },
+    "window": {"layers": [{"mixer": "attention", "sliding_window": 3, "mlp": "swiglu"}]},
+    "window 1": {"layers": [{"mixer": "attention", "sliding_window": 1, "mlp": "relu2"}]},
+    "sdsa": {"layers": [{"mixer": "sdsa", "mlp": "spiking"}]},
+    "sdsa gated gqa": {
+        "layers": [{"mixer": "sdsa", "decay": "gated", "mlp": "relu2"}],
+        "num_key_value_heads": 1,
+    },
+    "no mlp": {"layers": [{"mixer": "sdsa", "mlp": "none"}]},
+    "mixed": {
+        "num_hidden_layers": 3,
+        "layers": [
+            {"mixer": "sdsa", "decay": "gated", "mlp": "spiking"},
+            {"mixer": "attention", "sliding_window": 4, "mlp": "none"},
+            {"mixer": "attention", "rope_theta": 100.0, "mlp": "relu2"},
+        ],
+    },
+    "constant size": {
+        "layers": [
+            {"mixer": "sdsa", "mlp": "relu2"},
+            {"mixer": "attention", "sliding_window": 4, "mlp": "relu2"},
+        ],
+        "neurons": neurons({**GRADED, "beta": 0.5}),
+    },
+    "soft reset": {"neurons": neurons({**GRADED, "beta": 0.5})},
+    "hard reset": {
+        "layers": [{"mixer": "sdsa", "mlp": "swiglu"}],
+        "neurons": neurons({**GRADED, "beta": 0.5, "learn_beta": True, "reset": "hard"}),
+    },
+    "lif": {"neurons": neurons(LIF)},
+    "lif steps": {
+        "layers": [{"mixer": "attention", "mlp": "spiking"}, {"mixer": "sdsa", "mlp": "relu2"}],
+        "neurons": neurons({**LIF, "reset": "hard"}),
+        "num_steps": 4,
+    },
+    "graded steps": {"neurons": neurons({**GRADED, "beta": 0.5}), "num_steps": 4},
+}
+TWINS = {
+    "dense": lambda: dense_twin(config("sdsa gated gqa")),
+    "dense, own mixers": lambda: dense_twin(config("mixed"), mixer=None),
+    "quantised": lambda: quantised_twin(config("mixed")),
+}
+NAMES = [*CONFIGS, *TWINS]
+
+
+def config(name, **changes):
+    """The `SpikeloomConfig` of one of `NAMES`."""
+    if name in TWINS:
+        return TWINS[name]()
+    sizes = {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 64,
+        "neurons": neurons(GRADED),
+    }
+    tree = {"model": {**sizes, **CONFIGS[name], **changes}}
+    return SpikeloomConfig.from_architecture(parse_run(tree).model)
+
+
+def build(name, dtype=torch.float64, **changes):
+    """A model in eval mode whose gains, biases, steps and leaks have left their start values."""
+    torch.manual_seed(0)
+    model = SpikeloomForCausalLM(config(name, **changes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.2 * torch.randn_like(parameter)
+    return model.to(dtype).eval()
+
+
+def tokens(*shape, seed=0):
+    return torch.randint(2, VOCAB, shape, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,290 @@
+"""Configs are strict: each refusal names the field, the value, and what would do."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikeloom import presets
+from spikeloom.config import (
+    LayerConfig,
+    ModelConfig,
+    NeuronConfig,
+    NeuronsConfig,
+    RunConfig,
+    TrainingConfig,
+    expand_neurons,
+    load_config,
+    parse_run,
+)
+from spikeloom.errors import ConfigError
+from spikeloom.strict import build, to_dict
+
+HEAD = "model.neurons.head"
+# path of the key, its value, what the message must say besides path and value
+REFUSED = [
+    # unknown keys, with a suggestion
+    ("modle", {}, "unknown key (did you mean 'model'?)"),
+    ("model.hiden_size", 64, "unknown key (did you mean 'hidden_size'?)"),
+    ("model.neurons.haed", {}, "unknown key (did you mean 'head'?)"),
+    (f"{HEAD}.fire_levels", 3, "unknown key (did you mean 'fire_level'?)"),
+    ("training.learning_rat", 0.1, "unknown key (did you mean 'learning_rate'?)"),
+    ("tokenizer.qqqq", 1, "unknown key"),
+    # wrong types
+    ("model", 3, "expected a table of keys, got 3"),
+    ("model.hidden_size", "wide", "expected int, got 'wide'"),
+    ("model.hidden_size", 64.0, "expected int, got 64.0"),
+    ("model.vocab_size", True, "expected int, got True"),
+    ("model.qk_norm", 1, "expected bool, got 1"),
+    ("model.layers", "sdsa", "expected a list, got 'sdsa'"),
+    ("model.layers", [3], "[0]: expected a table of keys, got 3"),
+    ("model.layers", [{}, {"mixr": "sdsa"}], "[1].mixr: unknown key (did you mean 'mixer'?)"),
+    ("model.rope_theta", "fast", "expected float, got 'fast'"),
+    (f"{HEAD}.theta", None, "expected float, got None"),
+    (f"{HEAD}.signed", "yes", "expected bool, got 'yes'"),
+    ("training.betas", [0.9], "expected 2 values, got [0.9]"),
+    ("training.report_to", "tensorboard", "expected a list"),
+    ("training.learning_rate", False, "expected float, got False"),
+    # unknown words
+    (f"{HEAD}.kind", "graed", "is not one of graded, lif, none"),
+    (f"{HEAD}.reset", "zero", "is not one of soft, hard"),
+    (f"{HEAD}.surrogate", "atann", "'atann' is unknown (did you mean 'atan'?)"),
+    (f"{HEAD}.surrogate", "##", "expected one of straight_through, atan"),
+    ("model.layers", [{"mixer": "atention"}], "(did you mean 'attention'?)"),
+    ("model.layers", [{"mlp": "relu"}], "(did you mean 'relu2'?)"),
+    ("model.layers", [{"decay": "fixed"}], "is not one of learned, gated"),
+    ("training.optimizer", "sgd", "is not one of adamw, muon"),
+    ("tokenizer.kind", "wordpiece", "is not one of bpe, char"),
+    # impossible values
+    (f"{HEAD}.levels", 0, "0 is impossible, expected at least 1"),
+    (f"{HEAD}.fire_level", 25, "expected between 1 and levels (24)"),
+    (f"{HEAD}.fire_level", 0, "expected between 1 and levels (24)"),
+    (f"{HEAD}.theta", 0, "expected a positive step"),
+    (f"{HEAD}.theta", "nan", "expected a positive step"),
+    (f"{HEAD}.window", 1.5, "expected a share of fire_level in [0, 1]"),
+    (f"{HEAD}.beta", 1, "expected a decay in [0, 1)"),
+    (f"{HEAD}.beta", -0.1, "expected a decay in [0, 1)"),
+    (f"{HEAD}.learn_beta", True, "expected false, or a beta above 0"),
+    (f"{HEAD}.v_threshold", 0, "expected a positive voltage"),
+    (f"{HEAD}.clip_membrane", -5, "expected null or a positive voltage"),
+    ("model.layers", [], "expected at least one entry"),
+    ("model.layers", [{"sliding_window": 0}], "expected null or at least 1 token"),
+    ("model.layers", [{"rope_theta": 0}], "expected null or a positive base"),
+    ("model.num_attention_heads", 7, "divides hidden_size (384) into even head widths"),
+    ("model.num_attention_heads", 128, "divides hidden_size (384) into even head widths"),
+    ("model.num_key_value_heads", 4, "expected a divisor of heads (6)"),
+    ("model.pad_token_id", 4096, "a token id below vocab_size (4096)"),
+    ("model.eos_token_id", -1, "a token id below vocab_size (4096)"),
+    ("model.num_steps", 0, "expected at least 1"),
+    ("model.intermediate_size", 0, "expected at least 1"),
+    ("model.rms_norm_eps", 0, "expected a small positive number"),
+    ("tokenizer.vocab_size", 1, "expected at least 2"),
+    ("training.batch_size", 0, "expected at least 1"),
+    ("training.learning_rate", -1, "expected a positive number"),
+    ("training.max_minutes", 0, "expected a positive number"),
+    ("training.warmup", 1, "a share of the budget in [0, 1)"),
+    ("training.target_active_share", 1.2, "null or within (0, 1]"),
+]
+
+
+def tree(path, value):
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
+
+
+@pytest.mark.parametrize(("path", "value", "advice"), REFUSED)
+def test_refusals_name_field_value_and_what_would_do(path, value, advice):
+    with pytest.raises(ConfigError) as refusal:
+        parse_run(tree(path, value))
+    message = str(refusal.value)
+    assert message.startswith(path)
+    assert advice in message
+    assert "\n" not in message
+    if "impossible" in message and value not in ("nan", []):
+        wrong = value[0] if isinstance(value, list) else value
+        wrong = next(iter(wrong.values())) if isinstance(wrong, dict) else wrong
+        assert f"{wrong} is impossible" in message or f"{float(wrong)} is impossible" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "advice"),
+    [
+        ("training.batch_size", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("model.hidden_size=[", "not valid YAML"),
+        ("model.hidden_size.x=3", "hidden_size is a value, not a table"),
+        ("model.layers.9.mixer=sdsa", "9 is not an entry of a list of 1"),
+        ("model.layers.first.mixer=sdsa", "first is not an entry of a list of 1"),
+        ("model.layers.-1.mixer=sdsa", "-1 is not an entry of a list of 1"),
+        ("model.hiden_size=3", "(did you mean 'hidden_size'?)"),
+        ("training.batch_size=", "training.batch_size: expected int, got None"),
+        ("training.batch_size=many", "training.batch_size: expected int, got 'many'"),
+    ],
+)
+def test_bad_overrides(override, advice):
+    with pytest.raises(ConfigError) as refusal:
+        load_config("spikeloom-1m", [override])
+    assert advice in str(refusal.value)
+    assert override.partition("=")[0].rpartition(".")[2] in str(refusal.value)
+
+
+def test_overrides_reach_tables_lists_and_defaults():
+    run = load_config(
+        "spikeloom-1m",
+        [
+            "training.learning_rate=5e-4",
+            "model.layers.0.mixer=sdsa",
+            "model.neurons.default.theta=0.5",
+            "model.neurons.head={kind: none}",
+            "training.report_to=[tensorboard]",
+            "description=a=b",
+        ],
+    )
+    assert run.training.learning_rate == 5e-4
+    assert run.model.layers == (LayerConfig(mixer="sdsa", mlp="relu2"),)
+    assert run.model.neurons.mixer_input.theta == 0.5
+    assert run.model.neurons.head.kind == "none"
+    assert run.training.report_to == ("tensorboard",)
+    assert run.description == "a=b"
+
+
+def test_overrides_leave_the_preset_alone():
+    load_config("spikeloom-1m", ["model.hidden_size=320", "model.layers.0.mlp=none"])
+    assert load_config("spikeloom-1m") == load_config("spikeloom-1m", [])
+
+
+@pytest.mark.parametrize("text", ["2e-3", "0.002", "2.0e-3", "2E-3"])
+def test_yaml_numbers_are_floats(text, tmp_path):
+    # YAML 1.1 reads 2e-3 (no dot) as a string
+    path = tmp_path / "run.yaml"
+    path.write_text(f"training: {{learning_rate: {text}, clip: 1}}\n")
+    training = load_config(str(path)).training
+    assert training.learning_rate == 0.002
+    assert type(training.clip) is float
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (b"- a\n", "expected keys such as model, tokenizer, training"),
+        (b"model: [\n", "not readable as YAML"),
+        (b"\xff\xfe\x00", "not readable as YAML"),
+        (b"", "expected keys such as model"),
+    ],
+)
+def test_unreadable_files(content, advice, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as refusal:
+        load_config(str(path))
+    assert str(path) in str(refusal.value)
+    assert advice in str(refusal.value)
+
+
+def test_unknown_preset_suggests_the_nearest():
+    with pytest.raises(ConfigError, match=r"neither a preset nor .* mean 'spikeloom-1m'"):
+        load_config("spikelom-1m")
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_builds_and_round_trips(name):
+    run = load_config(name)
+    assert run.description
+    assert build(RunConfig, json.loads(json.dumps(to_dict(run))), "") == run
+
+
+def test_defaults_are_shared_by_roles_and_overridden_by_their_own_keys():
+    model = expand_neurons(
+        {
+            "neurons": {
+                "default": {"theta": 0.5, "levels": 8},
+                "head": {"levels": 4},
+                "mlp_hidden": {},
+            }
+        }
+    )
+    assert set(model["neurons"]) == {f.name for f in dataclasses.fields(NeuronsConfig)}
+    assert model["neurons"]["head"] == {"theta": 0.5, "levels": 4}
+    # a default replaces the roles' own defaults as well
+    assert model["neurons"]["mlp_hidden"] == {"theta": 0.5, "levels": 8}
+
+
+def test_without_default_roles_keep_their_own_defaults():
+    run = parse_run({"model": {"neurons": {"head": {"theta": 0.5}}}})
+    assert run.model.neurons == NeuronsConfig(head=NeuronConfig(theta=0.5))
+    assert run.model.neurons.mlp_hidden.fire_level == 1
+
+
+def test_expanding_changes_nothing_in_place():
+    given_tree = {"neurons": {"default": {"theta": 0.5}}}
+    before = json.dumps(given_tree)
+    expand_neurons(given_tree)
+    parse_run({"model": given_tree})
+    assert json.dumps(given_tree) == before
+
+
+@pytest.mark.parametrize(
+    ("neurons", "message"),
+    [
+        ({"default": 3}, "model.neurons.default: expected a table of neuron keys, got 3"),
+        ({"default": {}, "head": "none"}, "model.neurons.head: expected a table"),
+        ({"default": {}, "haed": {}}, "model.neurons.haed: unknown key (did you mean 'head'?)"),
+        ({"default": {"thta": 1}}, "thta: unknown key (did you mean 'theta'?)"),
+    ],
+)
+def test_bad_neuron_defaults(neurons, message):
+    with pytest.raises(ConfigError) as refusal:
+        parse_run({"model": {"neurons": neurons}})
+    assert message in str(refusal.value)
+
+
+NEURONS = st.builds(
+    NeuronConfig,
+    kind=st.sampled_from(["graded", "lif", "none"]),
+    signed=st.booleans(),
+    levels=st.integers(8, 64),
+    fire_level=st.integers(1, 8),
+    theta=st.floats(1e-3, 10),
+    window=st.floats(0, 1),
+    beta=st.floats(0, 0.999),
+    reset=st.sampled_from(["soft", "hard"]),
+    v_reset=st.floats(-2, 0.5),
+    clip_membrane=st.none() | st.floats(0.1, 10),
+)
+LAYERS = st.builds(
+    LayerConfig,
+    mixer=st.sampled_from(["attention", "sdsa"]),
+    mlp=st.sampled_from(["spiking", "relu2", "swiglu", "none"]),
+    sliding_window=st.none() | st.integers(1, 512),
+    decay=st.sampled_from(["learned", "gated"]),
+)
+MODELS = st.builds(
+    ModelConfig,
+    layers=st.lists(LAYERS, min_size=1, max_size=4).map(tuple),
+    neurons=st.builds(NeuronsConfig, mixer_input=NEURONS, mlp_hidden=NEURONS, head=NEURONS),
+    num_steps=st.integers(1, 8),
+    pad_token_id=st.none() | st.integers(0, 4095),
+)
+
+
+@settings(deadline=None)  # other work may share the machine
+@given(MODELS)
+def test_json_round_trip(model):
+    text = json.dumps(to_dict(model), allow_nan=False)
+    assert build(ModelConfig, json.loads(text), "model") == model
+
+
+def test_the_layer_pattern_repeats():
+    a, b = LayerConfig(mixer="sdsa"), LayerConfig(mixer="attention")
+    assert ModelConfig(num_hidden_layers=5, layers=(a, b)).layer_list == (a, b, a, b, a)
+    assert ModelConfig(num_hidden_layers=1, layers=(a, b)).layer_list == (a,)
+
+
+@pytest.mark.parametrize("config", [NeuronConfig(), LayerConfig(), ModelConfig(), TrainingConfig()])
+def test_configs_are_frozen(config):
+    name = dataclasses.fields(config)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, name, None)
