@@ -32,6 +32,9 @@ Json = Annotated[
 ]
 Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint directory.")]
 Data = Annotated[str, typer.Option("--data", metavar="SOURCE", help=SOURCE_HELP)]
+Part = Annotated[
+    str, typer.Option(metavar="all|train|eval", help="eval: the 5% that `train` holds out.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 Seed = Annotated[int, typer.Option(help="Seed of the random choices.")]
 
@@ -95,6 +98,7 @@ def train(
 def evaluate(
     checkpoint: Checkpoint,
     data: Data,
+    part: Part = "all",
     context: Annotated[int | None, typer.Option(help="Tokens per window.")] = None,
     stride: Annotated[int | None, typer.Option(help="Tokens between windows.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Score at most so many.")] = None,
@@ -103,6 +107,7 @@ def evaluate(
     json_file: Json = None,
 ) -> None:
     """Measure loss, bits per byte, sparsity, operations and estimated energy on text."""
+    from spikeloom.data.packing import pack
     from spikeloom.evaluation.checkpoint import load
     from spikeloom.evaluation.perplexity import evaluate as measure
     from spikeloom.evaluation.text_report import print_evaluation
@@ -111,12 +116,13 @@ def evaluate(
     report = measure(
         model,
         words,
-        data,
+        pack(data, words, part=part),  # type: ignore[arg-type]
         context=context,
         stride=stride,
         max_tokens=max_tokens,
         batch_size=batch_size,
     )
+    report["protocol"] |= {"source": data, "part": part}
     print_evaluation(report)
     _write_json(report, json_file)
 
@@ -125,6 +131,7 @@ def evaluate(
 def compare(
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="Directories.")],
     data: Data,
+    part: Part = "all",
     max_tokens: Annotated[int | None, typer.Option(help="Score at most so many.")] = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where comparison.md and comparison.png go.")
@@ -136,7 +143,13 @@ def compare(
     from spikeloom.evaluation.compare import compare as run_comparison
     from spikeloom.evaluation.compare import to_markdown, to_png
 
-    rows = run_comparison(checkpoints, data, max_tokens=max_tokens, speed=speed)
+    rows = run_comparison(
+        checkpoints,
+        data,
+        part=part,  # type: ignore[arg-type]
+        max_tokens=max_tokens,
+        speed=speed,
+    )
     out.mkdir(parents=True, exist_ok=True)
     table = to_markdown(rows)
     (out / "comparison.md").write_text(table + "\n", encoding="utf-8")
@@ -177,6 +190,9 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
     seed: Seed = 0,
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Use the chat template (for a model tuned on it).")
+    ] = False,
     json_file: Json = None,
 ) -> None:
     """Talk to a model; the state is kept between turns. /reset forgets, /quit or Ctrl-D leaves.

@@ -233,7 +233,13 @@ class TrainingConfig:
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "gradient_accumulation", "checkpoint_every", "keep", "log_every"):
+        for name in (
+            "batch_size",
+            "gradient_accumulation",
+            "checkpoint_every",
+            "keep",
+            "log_every",
+        ):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("max_steps", "max_tokens", "max_minutes", "context", "learning_rate", "clip"):
             value = getattr(self, name)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from spikeloom import tokenizers
 from spikeloom.config import ModelConfig
-from spikeloom.data.packing import pack
+from spikeloom.data.packing import Part, pack
 from spikeloom.errors import ConfigError, DataError
 from spikeloom.evaluation.checkpoint import load
 from spikeloom.evaluation.perplexity import Stream, evaluate, excerpt
@@ -26,6 +26,7 @@ def compare(
     directories: Sequence[str | Path],
     source: str,
     *,
+    part: Part = "all",
     context: int | None = None,
     stride: int | None = None,
     max_tokens: int | None = None,
@@ -41,6 +42,7 @@ def compare(
     Args:
         directories: checkpoints; the first dense one is what gaps are measured against.
         source: text, see `spikeloom.data.sources`.
+        part: `eval` takes the documents that `train` holds out of this source.
         context, stride: as in `evaluate`; by default the shortest context of all models.
         max_tokens: of the first checkpoint's tokenizer; the others read the same documents.
         batch_size, device: of the evaluation.
@@ -62,7 +64,7 @@ def compare(
     if not directories:
         raise ConfigError("there is nothing to compare: give at least one checkpoint directory")
     loaded = [load(directory, device=device) for directory in directories]
-    packed = [pack(source, tokenizer, part="all") for _, tokenizer in loaded]
+    packed = [pack(source, tokenizer, part=part) for _, tokenizer in loaded]
     context = context or min(model.config.max_position_embeddings for model, _ in loaded)
     comparable = _same_tokenizer([tokenizer for _, tokenizer in loaded])
     documents = None if comparable else _whole_documents(packed[0], loaded[0][1], max_tokens)
@@ -78,7 +80,7 @@ def compare(
             max_documents=documents,
             batch_size=batch_size,
         )
-        result["protocol"]["source"] = source
+        result["protocol"] |= {"source": source, "part": part}
         rows.append({"name": name, **about(model), **result})
     _add_gaps(rows, comparable)
     models = [model for model, _ in loaded]
@@ -206,8 +208,9 @@ def _cells(row: Row, engines: Sequence[str]) -> list[str]:
 
 def _footnotes(row: Row, comparable: bool, timed: bool) -> str:
     protocol = row["protocol"]
+    held_out = " (held-out documents)" if protocol["part"] == "eval" else ""
     notes = [
-        f"{row['tokens']} tokens of {protocol['source']} for the first row, windows "
+        f"{row['tokens']} tokens of {protocol['source']}{held_out} for the first row, windows "
         f"of {protocol['context']} tokens, stride {protocol['stride']}.",
         "Gap: against the first dense row, of "
         + ("perplexity." if comparable else "bits per byte, because tokenizers differ."),

@@ -1,0 +1,109 @@
+"""Turns on a terminal. The engine's state is kept between them, so no turn is read twice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from spikeloom.errors import ConfigError
+from spikeloom.inference.generate import Generator, Sampling
+
+TEMPLATE = ("<|user|>", "<|end|>", "<|assistant|>")
+
+
+class Conversation:
+    """A state, and what it has still to read.
+
+    Args:
+        generator: of the model.
+        sampling: how answers are chosen.
+        roles: wrap turns in the chat template's role tokens (for a model tuned on them); else a
+            turn is plain text that the model continues.
+
+    Raises:
+        ConfigError: the tokenizer has no role tokens.
+    """
+
+    def __init__(self, generator: Generator, sampling: Sampling, roles: bool = False) -> None:
+        self.generator, self.sampling, self.roles = generator, sampling, roles
+        vocabulary = generator.tokenizer.get_vocab()
+        if roles and not all(token in vocabulary for token in TEMPLATE):
+            raise ConfigError("this tokenizer has no role tokens: chat without --roles")
+        self._role = {token: vocabulary.get(token) for token in TEMPLATE}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all turns."""
+        self.state = self.generator.engine.new_state()
+        self._unread = [self.generator.tokenizer.bos_token_id]
+        self._turn = 0
+
+    def answer(self, text: str, show: Callable[[str], None]) -> str:
+        """Read a turn and answer it; Ctrl-C stops the answer, not the conversation.
+
+        Args:
+            text: what the user says.
+            show: called with each piece of the answer.
+        """
+        ids, stops = self._unread + self._wrapped(text), self._stops()
+        sampling = Sampling(
+            self.sampling.temperature,
+            self.sampling.top_p,
+            self.sampling.seed + self._turn,
+            self.sampling.max_new_tokens,
+        )
+        pieces: list[str] = []
+        position = self.state.position
+        try:
+            for piece in self.generator.stream(ids, sampling, self.state, stops):
+                pieces.append(piece)
+                show(piece)
+        except KeyboardInterrupt:
+            show(" …")
+        read = self.state.position - position  # an interrupt may fall anywhere
+        self._unread = [*ids, *self.generator.given][read:]
+        self._turn += 1
+        return "".join(pieces)
+
+    def _wrapped(self, text: str) -> list[int]:
+        ids = self.generator.encode(text)
+        if not self.roles:
+            return ids
+        user, end, assistant = (self._role[token] for token in TEMPLATE)
+        return [user, *ids, end, assistant]
+
+    def _stops(self) -> Sequence[int]:
+        end = [self._role["<|end|>"]] if self.roles else []
+        return [self.generator.tokenizer.eos_token_id, *end]
+
+
+def chat(generator: Generator, sampling: Sampling, roles: bool = False) -> list[dict[str, str]]:
+    """Talk on the terminal until /quit or the end of input; returns the turns."""
+    conversation = Conversation(generator, sampling, roles)
+    turns: list[dict[str, str]] = []
+    if sys.stdin.isatty():
+        how = "" if roles else " This model continues your text; --roles is for tuned ones."
+        print(f"/reset forgets, /quit leaves, Ctrl-C stops an answer.{how}", file=sys.stderr)
+    while (text := _read()) is not None:
+        if text == "/quit":
+            break
+        if text == "/reset":
+            conversation.reset()
+            print("(forgotten)", file=sys.stderr)
+        elif text:
+            answer = conversation.answer(text, _show)
+            print()
+            turns.append({"user": text, "answer": answer})
+    return turns
+
+
+def _read() -> str | None:
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return None
+
+
+def _show(piece: str) -> None:
+    sys.stdout.write(piece)
+    sys.stdout.flush()

@@ -1,0 +1,117 @@
+"""Text in, text out, streaming: a tokenizer around the event-driven engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers.decoders import DecodeStream
+
+from spikeloom import tokenizers
+from spikeloom.errors import ConfigError
+from spikeloom.inference.engine import Engine
+from spikeloom.inference.state import EngineState
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: 0 takes the likeliest token.
+        top_p: sample among the likeliest tokens that together have this probability.
+        seed: of the sampling.
+        max_new_tokens: stop after so many.
+    """
+
+    temperature: float = 0.8
+    top_p: float = 0.95
+    seed: int = 0
+    max_new_tokens: int = 100
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ConfigError(f"temperature {self.temperature}: expected 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p {self.top_p}: expected a probability in (0, 1]")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens {self.max_new_tokens}: expected at least 1")
+
+
+class Generator:
+    """Streams text from a checkpoint.
+
+    Attributes:
+        given: token ids of the last stream, in order.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: Any) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.given: list[int] = []
+        self._literal = tokenizers.literal(tokenizer)
+        self._seconds, self._share = 0.0, 0.0
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Generator:
+        """Read a checkpoint directory.
+
+        Raises:
+            CheckpointError: it is not one, or is damaged.
+        """
+        return cls(Engine.load(directory), tokenizers.load(directory))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text: nothing in it is taken for a special token."""
+        return self._literal.encode(text, add_special_tokens=False).ids
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        sampling: Sampling,
+        state: EngineState | None = None,
+        stops: Sequence[int] | None = None,
+    ) -> Iterator[str]:
+        """Continue a prompt, piece by piece as soon as a piece is whole characters.
+
+        Args:
+            prompt: text, or token ids; text without a state starts a document.
+            sampling: how to choose.
+            state: continued in place; a fresh one if None.
+            stops: token ids that end the text; the end of a document if None.
+        """
+        ids = self._prompt_ids(prompt, fresh=state is None)
+        stops = [self.tokenizer.eos_token_id] if stops is None else stops
+        state = self.engine.new_state() if state is None else state
+        decoder, began = DecodeStream(skip_special_tokens=True), time.perf_counter()
+        self.given = []
+        for token in self.engine.generate(
+            ids,
+            sampling.max_new_tokens,
+            sampling.temperature,
+            sampling.top_p,
+            sampling.seed,
+            stops,
+            state,
+        ):
+            self.given.append(token)
+            self._seconds, self._share = time.perf_counter() - began, state.active_share
+            if piece := decoder.step(self.tokenizer.backend_tokenizer, token):
+                yield piece
+
+    def statistics(self) -> dict[str, float]:
+        """Tokens, seconds and the measured share of weights read, of the last stream."""
+        return {
+            "tokens": len(self.given),
+            "seconds": self._seconds,
+            "active_share": self._share,
+        }
+
+    def _prompt_ids(self, prompt: str | Sequence[int], fresh: bool) -> list[int]:
+        if not isinstance(prompt, str):
+            return list(prompt)
+        start = [self.tokenizer.bos_token_id] if fresh else []
+        return start + self.encode(prompt)
