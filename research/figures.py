@@ -43,7 +43,9 @@ def main() -> None:
     names = sorted(path.name.removesuffix(".train.json") for path in folder.glob("*.train.json"))
     rows = [row(folder, name) for name in names]
     dense = next((float(r[3]) for r in rows if r[0] == "dense"), None)
-    print("| run | tokens | held-out loss | perplexity | gap | bits/byte | active share | tokens/s |")
+    print(
+        "| run | tokens | held-out loss | perplexity | gap | bits/byte | active share | tokens/s |"
+    )
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for name, tokens, loss, perplexity, bits, share, rate in rows:
         gap = f"{100 * (float(perplexity) / dense - 1):+.1f}%" if dense else ""

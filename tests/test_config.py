@@ -58,23 +58,30 @@ REFUSED = [
     ("training.optimizer", "sgd", "is not one of adamw, muon"),
     ("tokenizer.kind", "wordpiece", "is not one of bpe, char"),
     # impossible values
-    (f"{HEAD}.levels", 0, "0 is impossible, expected at least 1"),
+    (f"{HEAD}.levels", 0, "0 is impossible, expected between 1 and 127"),
     (f"{HEAD}.fire_level", 25, "expected between 1 and levels (24)"),
     (f"{HEAD}.fire_level", 0, "expected between 1 and levels (24)"),
     (f"{HEAD}.theta", 0, "expected a positive step"),
-    (f"{HEAD}.theta", "nan", "expected a positive step"),
+    (f"{HEAD}.theta", "nan", "expected a finite number, got nan"),
+    (f"{HEAD}.v_reset", float("-inf"), "expected a finite number, got -inf"),
+    ("training.betas", [0.9, ".nan"], "expected float, got '.nan'"),
+    ("training.betas", [0.9, float("nan")], "betas[1]: expected a finite number, got nan"),
+    (f"{HEAD}.levels", 128, "between 1 and 127: payloads are then exact in int8 and bfloat16"),
+    (HEAD, {"v_reset": 1.0, "kind": "lif", "reset": "hard"}, "a voltage below v_threshold (1.0)"),
     (f"{HEAD}.window", 1.5, "expected a share of fire_level in [0, 1]"),
     (f"{HEAD}.beta", 1, "expected a decay in [0, 1)"),
     (f"{HEAD}.beta", -0.1, "expected a decay in [0, 1)"),
     (f"{HEAD}.learn_beta", True, "expected false, or a beta above 0"),
     (f"{HEAD}.v_threshold", 0, "expected a positive voltage"),
-    (f"{HEAD}.clip_membrane", -5, "expected null or a positive voltage"),
+    (f"{HEAD}.clip_membrane", -5, "expected a positive voltage"),
     ("model.layers", [], "expected at least one entry"),
     ("model.layers", [{"sliding_window": 0}], "expected null or at least 1 token"),
     ("model.layers", [{"rope_theta": 0}], "expected null or a positive base"),
     ("model.num_attention_heads", 7, "divides hidden_size (384) into even head widths"),
     ("model.num_attention_heads", 128, "divides hidden_size (384) into even head widths"),
     ("model.num_key_value_heads", 4, "expected a divisor of heads (6)"),
+    ("model.num_key_value_heads", 0, "expected a divisor of heads (6)"),
+    ("model.rope_theta", -1.0, "expected a positive base"),
     ("model.pad_token_id", 4096, "a token id below vocab_size (4096)"),
     ("model.eos_token_id", -1, "a token id below vocab_size (4096)"),
     ("model.num_steps", 0, "expected at least 1"),
@@ -84,6 +91,19 @@ REFUSED = [
     ("training.batch_size", 0, "expected at least 1"),
     ("training.learning_rate", -1, "expected a positive number"),
     ("training.max_minutes", 0, "expected a positive number"),
+    ("training.weight_decay", -0.1, "expected 0 or more"),
+    ("training.rate_weight", -1.0, "expected 0 or more"),
+    ("training.num_workers", -1, "expected 0 or more"),
+    ("training.sample_every", -1, "expected 0 or more"),
+    ("training.min_learning_rate", -0.1, "a share of the peak in [0, 1]"),
+    ("training.min_learning_rate", 1.5, "a share of the peak in [0, 1]"),
+    ("training.seed", -1, "a number in [0, 2**32)"),
+    ("training.seed", 2**32, "a number in [0, 2**32)"),
+    ("training.betas", [0.9, 1.0], "expected two decays in [0, 1)"),
+    ("training.betas", [-0.1, 0.9], "expected two decays in [0, 1)"),
+    ("training.restarts", 0, "expected at least 1"),
+    ("training.eval_tokens", 0, "expected at least 1"),
+    ("training.report_to", ["tensorbord"], "(did you mean 'tensorboard'?)"),
     ("training.warmup", 1, "a share of the budget in [0, 1)"),
     ("training.target_active_share", 1.2, "null or within (0, 1]"),
 ]
@@ -104,7 +124,9 @@ def test_refusals_name_field_value_and_what_would_do(path, value, advice):
     assert advice in message
     assert "\n" not in message
     if "impossible" in message and value not in ("nan", []):
-        wrong = value[0] if isinstance(value, list) else value
+        wrong = value
+        if isinstance(value, list):
+            wrong = value[0] if isinstance(value[0], dict) else tuple(value)
         wrong = next(iter(wrong.values())) if isinstance(wrong, dict) else wrong
         assert f"{wrong} is impossible" in message or f"{float(wrong)} is impossible" in message
 
@@ -114,6 +136,9 @@ def test_refusals_name_field_value_and_what_would_do(path, value, advice):
     [
         ("training.batch_size", "expected key=value"),
         ("=3", "expected key=value"),
+        (".=3", "expected key=value"),
+        ("model..hidden_size=3", "expected key=value"),
+        ("model.neurons.head={kind: lif, kind: none}", "not valid YAML"),
         ("model.hidden_size=[", "not valid YAML"),
         ("model.hidden_size.x=3", "hidden_size is a value, not a table"),
         ("model.layers.9.mixer=sdsa", "9 is not an entry of a list of 1"),
@@ -173,6 +198,8 @@ def test_yaml_numbers_are_floats(text, tmp_path):
         (b"model: [\n", "not readable as YAML"),
         (b"\xff\xfe\x00", "not readable as YAML"),
         (b"", "expected keys such as model"),
+        (b"model: {}\ntraining: {}\nmodel: {}\n", "line 3: the key 'model' is given twice"),
+        (b"training: {seed: 1, seed: 2}\n", "line 1: the key 'seed' is given twice"),
     ],
 )
 def test_unreadable_files(content, advice, tmp_path):

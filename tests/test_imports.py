@@ -14,25 +14,26 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # What each part of the house may import besides itself, directly; everything points down.
 BASE = {"errors", "strict", "presets", "config"}
-TEXT = {"tokenizers", "data"}
+DISK = {"tokenizers", "data", "checkpoint"}
 MODEL = BASE | {"ops", "neurons", "model"}
 MAY_IMPORT = {
     "errors": set(),
     "strict": {"errors"},
-    "presets": {"errors"},
+    "presets": {"errors", "strict"},
     "config": BASE,
+    "checkpoint": BASE,
     "ops": BASE,
     "neurons": BASE | {"ops"},
     "model": MODEL,
     "tokenizers": {"errors", "config"},
     "data": {"errors", "config", "tokenizers"},
     "metrics": MODEL,
-    "inference": MODEL | TEXT,
-    "evaluation": MODEL | TEXT | {"metrics", "inference"},
-    "training": MODEL | TEXT | {"metrics", "inference", "evaluation"},
-    "tuning": MODEL | TEXT | {"metrics", "inference", "evaluation", "training"},
-    "backends": MODEL | TEXT | {"metrics", "inference", "evaluation", "training"},
-    "export": MODEL | TEXT | {"metrics", "inference", "evaluation"},
+    "inference": MODEL | DISK,
+    "evaluation": MODEL | DISK | {"metrics", "inference"},
+    "training": MODEL | DISK | {"metrics", "inference", "evaluation"},
+    "tuning": MODEL | DISK | {"metrics", "inference", "evaluation", "training"},
+    "backends": MODEL | DISK | {"metrics", "inference", "evaluation", "training"},
+    "export": MODEL | DISK | {"metrics", "inference", "evaluation"},
 }
 # The top: reads everything below, is imported by nobody below.
 TOP = {"cli", "demo", "__init__", "__main__"}

@@ -6,6 +6,7 @@ its traceback.
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spikeloom.errors import SpikeloomError
+from spikeloom.errors import ConfigError, SpikeloomError
 
 app = typer.Typer(
     name="spikeloom",
@@ -23,6 +24,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_DISK_ERRORS = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 SOURCE_HELP = (
     "SOURCE: a .txt/.md/.jsonl/.parquet file (also .gz/.xz/.zst), a folder or glob of them, "
     "hub:NAME[:split][:column], python-docs, or several joined by commas."
@@ -171,8 +181,8 @@ def generate(
     """Continue a text, streaming to the terminal."""
     from spikeloom.inference.generate import Generator, Sampling
 
-    generator = Generator.load(checkpoint)
     sampling = Sampling(temperature, top_p, seed, max_new_tokens)
+    generator = Generator.load(checkpoint)
     pieces = []
     sys.stdout.write(prompt)
     for piece in generator.stream(prompt, sampling):
@@ -202,7 +212,8 @@ def chat(
     from spikeloom.inference.chat import chat as run_chat
     from spikeloom.inference.generate import Generator, Sampling
 
-    turns = run_chat(Generator.load(checkpoint), Sampling(temperature, top_p, seed, max_new_tokens))
+    sampling = Sampling(temperature, top_p, seed, max_new_tokens)
+    turns = run_chat(Generator.load(checkpoint), sampling, roles)
     _write_json({"turns": turns}, json_file)
 
 
@@ -298,11 +309,29 @@ def main() -> None:
     try:
         app()
     except SpikeloomError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(130)
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS or error.filename is None:
+            raise
+        _refuse(f"{error.filename}: {error.strerror}")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _refuse("out of memory: use less text or context at a time, or a smaller --batch-size")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """On any device; torch's own class is known by name, to keep `--help` free of torch."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def _refuse(why: str) -> None:
+    print(f"error: {why}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _verifiable(name: str, text: str | None) -> tuple[Any, Any]:
@@ -313,19 +342,26 @@ def _verifiable(name: str, text: str | None) -> tuple[Any, Any]:
     from spikeloom.model.sizes import random_model
 
     if name in shipped.names():
+        if text is not None:
+            raise ConfigError(f"--text needs a checkpoint: the preset {name} has no tokenizer")
         return random_model(name), None
     model, words = load(name)
     if text is None:
         return model, None
-    return model, torch.tensor([[words.bos_token_id, *words.encode(text)]])
+    return model, torch.tensor(
+        [[words.bos_token_id, *words.encode(text, add_special_tokens=False)]]
+    )
 
 
 def _device(name: str) -> str:
     import torch
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    there = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    if name == "auto":
+        return there[-1]
+    if name.partition(":")[0] not in there:
+        raise ConfigError(f"--device {name}: this machine has {' and '.join(there)}")
+    return name
 
 
 def _summary(metrics: dict[str, Any]) -> str:

@@ -17,11 +17,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from spikeloom.errors import ConfigError
-from spikeloom.strict import build, one_of, require
+from spikeloom.strict import build, one_of, parse_yaml, require, require_each
 
 MIXERS = ("attention", "sdsa")
 MLPS = ("spiking", "relu2", "swiglu", "none")
 SURROGATES = ("straight_through", "atan", "sigmoid", "fast_sigmoid", "piecewise_quadratic")
+TRACKERS = ("tensorboard", "trackio", "wandb")
+MAX_LEVELS = 127
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class NeuronConfig:
     clip_membrane: float | None = None  # keep v within ±clip
 
     def __post_init__(self) -> None:
-        require(self.levels >= 1, "levels", self.levels, "at least 1")
+        levels = f"between 1 and {MAX_LEVELS}: payloads are then exact in int8 and bfloat16"
+        require(1 <= self.levels <= MAX_LEVELS, "levels", self.levels, levels)
         require(
             1 <= self.fire_level <= self.levels,
             "fire_level",
@@ -63,13 +66,13 @@ class NeuronConfig:
             self.learn_beta,
             "false, or a beta above 0 to start from",
         )
-        require(self.v_threshold > 0, "v_threshold", self.v_threshold, "a positive voltage")
+        require_each(self, "v_threshold clip_membrane", lambda v: v > 0, "a positive voltage")
         one_of("surrogate", self.surrogate, SURROGATES)
         require(
-            self.clip_membrane is None or self.clip_membrane > 0,
-            "clip_membrane",
-            self.clip_membrane,
-            "null or a positive voltage",
+            self.kind != "lif" or self.reset == "soft" or self.v_reset < self.v_threshold,
+            "v_reset",
+            self.v_reset,
+            f"a voltage below v_threshold ({self.v_threshold}), or it fires for ever",
         )
 
     @property
@@ -107,18 +110,8 @@ class LayerConfig:
     def __post_init__(self) -> None:
         one_of("mixer", self.mixer, MIXERS)
         one_of("mlp", self.mlp, MLPS)
-        require(
-            self.sliding_window is None or self.sliding_window >= 1,
-            "sliding_window",
-            self.sliding_window,
-            "null or at least 1 token",
-        )
-        require(
-            self.rope_theta is None or self.rope_theta > 0,
-            "rope_theta",
-            self.rope_theta,
-            "null or a positive base",
-        )
+        require_each(self, "sliding_window", lambda v: v >= 1, "null or at least 1 token")
+        require_each(self, "rope_theta", lambda v: v > 0, "null or a positive base")
 
 
 @dataclass(frozen=True)
@@ -148,10 +141,10 @@ class ModelConfig:
     pad_token_id: int | None = 1
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("intermediate_size", "max_position_embeddings", "num_steps"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        sizes = "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size"
+        require_each(
+            self, f"{sizes} max_position_embeddings num_steps", lambda v: v >= 1, "at least 1"
+        )
         heads, kv = self.num_attention_heads, self.key_value_heads
         require(
             self.hidden_size % heads == 0 and (self.hidden_size // heads) % 2 == 0,
@@ -163,19 +156,19 @@ class ModelConfig:
             kv >= 1 and heads % kv == 0, "num_key_value_heads", kv, f"a divisor of heads ({heads})"
         )
         require(len(self.layers) >= 1, "layers", "[]", "at least one entry")
-        require(self.rms_norm_eps > 0, "rms_norm_eps", self.rms_norm_eps, "a small positive number")
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(self, name)
-            require(
-                value is None or 0 <= value < self.vocab_size,
-                name,
-                value,
-                f"a token id below vocab_size ({self.vocab_size})",
-            )
+        require_each(self, "rms_norm_eps", lambda v: v > 0, "a small positive number")
+        require_each(self, "rope_theta", lambda v: v > 0, "a positive base")
+        require_each(
+            self,
+            "bos_token_id eos_token_id pad_token_id",
+            lambda v: 0 <= v < self.vocab_size,
+            f"a token id below vocab_size ({self.vocab_size})",
+        )
 
     @property
     def key_value_heads(self) -> int:
-        return self.num_key_value_heads or self.num_attention_heads
+        given = self.num_key_value_heads
+        return self.num_attention_heads if given is None else given
 
     @property
     def head_dim(self) -> int:
@@ -220,6 +213,7 @@ class TrainingConfig:
     clip: float = 1.0
     target_active_share: float | None = None  # null: no firing-rate loss
     rate_weight: float = 2.0
+    dead_zone_warmup: float = 0.0  # share of the budget over which fire levels rise from 1
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where it is fast
     compile: bool = False
     gradient_checkpointing: bool = False
@@ -233,22 +227,31 @@ class TrainingConfig:
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in (
-            "batch_size",
-            "gradient_accumulation",
-            "checkpoint_every",
-            "keep",
-            "log_every",
-        ):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("max_steps", "max_tokens", "max_minutes", "context", "learning_rate", "clip"):
-            value = getattr(self, name)
-            require(value is None or value > 0, name, value, "a positive number")
-        require(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the budget in [0, 1)")
-        share = self.target_active_share
-        require(
-            share is None or 0 < share <= 1, "target_active_share", share, "null or within (0, 1]"
+        counts = "batch_size gradient_accumulation checkpoint_every keep log_every restarts"
+        budget = "max_steps max_tokens max_minutes"
+        require_each(self, f"{counts} eval_tokens", lambda v: v >= 1, "at least 1")
+        require_each(
+            self, f"{budget} context learning_rate clip", lambda v: v > 0, "a positive number"
         )
+        require_each(
+            self,
+            "weight_decay rate_weight num_workers sample_every",
+            lambda v: v >= 0,
+            "0 or more",
+        )
+        require_each(self, "seed", lambda v: 0 <= v < 2**32, "a number in [0, 2**32)")
+        require_each(
+            self, "warmup dead_zone_warmup", lambda v: 0 <= v < 1, "a share of the budget in [0, 1)"
+        )
+        require_each(
+            self, "min_learning_rate", lambda v: 0 <= v <= 1, "a share of the peak in [0, 1]"
+        )
+        require_each(
+            self, "betas", lambda v: all(0 <= beta < 1 for beta in v), "two decays in [0, 1)"
+        )
+        require_each(self, "target_active_share", lambda v: 0 < v <= 1, "null or within (0, 1]")
+        for i, tracker in enumerate(self.report_to):
+            one_of(f"report_to[{i}]", tracker, TRACKERS)
 
 
 @dataclass(frozen=True)
@@ -305,10 +308,10 @@ def _override(tree: dict[str, Any], override: str) -> None:
     import yaml
 
     path, equals, text = override.partition("=")
-    if not equals or not path:
+    if not equals or not all(path.split(".")):
         raise ConfigError(f"--set {override}: expected key=value, as in training.batch_size=16")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         raise ConfigError(f"--set {override}: the value is not valid YAML") from None
     *parents, last = path.split(".")

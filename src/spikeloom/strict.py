@@ -6,9 +6,13 @@ Errors name the field by its path in the file, the value, and what would do.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
+from collections.abc import Callable, Hashable
 from typing import Any, Literal, get_args, get_origin
+
+import yaml
 
 from spikeloom.errors import ConfigError, did_you_mean
 
@@ -19,11 +23,39 @@ def require(ok: bool, name: str, value: Any, what: str) -> None:
         raise ConfigError(f"{name}: {value!r} is impossible, expected {what}")
 
 
+def require_each(config: Any, names: str, holds: Callable[[Any], bool], what: str) -> None:
+    """`require` for several fields, named in one string; null is the type's affair."""
+    for name in names.split():
+        value = getattr(config, name)
+        require(value is None or holds(value), name, value, what)
+
+
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     """Refuse a word that is not known, suggesting the nearest."""
     if value not in known:
         hint = did_you_mean(value, known) or f", expected one of {', '.join(known)}"
         raise ConfigError(f"{name}: {value!r} is unknown{hint}")
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML as plain data; of two equal keys neither wins.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or a key is given twice.
+    """
+    return yaml.load(text, _UniqueKeys)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line}: the key '{key.value}' is given twice")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -68,11 +100,14 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     if origin is tuple:
         return _convert_tuple(value, args, path)
     if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else build(typing.cast(type, hint), value, path)
+        kind = typing.cast(type, hint)
+        return value if isinstance(value, kind) else build(kind, value, path)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         value = _number(value)  # YAML reads 2e-3 as a string and 1 as an integer
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{path}: expected {hint.__name__}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}: expected a finite number, got {value}")
     return value
 
 

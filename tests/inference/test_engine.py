@@ -249,7 +249,7 @@ def test_foreign_directories_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="truncated"):
         Engine.load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(CheckpointError, match="not a spikeloom model"):
+    with pytest.raises(CheckpointError, match="not a spikeloom checkpoint"):
         Engine.load(tmp_path)
 
 

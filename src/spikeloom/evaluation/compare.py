@@ -65,7 +65,8 @@ def compare(
         raise ConfigError("there is nothing to compare: give at least one checkpoint directory")
     loaded = [load(directory, device=device) for directory in directories]
     packed = [pack(source, tokenizer, part=part) for _, tokenizer in loaded]
-    context = context or min(model.config.max_position_embeddings for model, _ in loaded)
+    if context is None:
+        context = min(model.config.max_position_embeddings for model, _ in loaded)
     comparable = _same_tokenizer([tokenizer for _, tokenizer in loaded])
     documents = None if comparable else _whole_documents(packed[0], loaded[0][1], max_tokens)
     rows: list[Row] = []

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from spikeloom.errors import DataError
+from spikeloom.errors import ConfigError, DataError
 from spikeloom.evaluation.windows import Windows
 from spikeloom.metrics import NeuronRecord, Operations, Recorder, energy, operations
 from spikeloom.model import SpikeloomForCausalLM, products
@@ -75,11 +75,13 @@ def evaluate(
 
     Raises:
         DataError: the source is unreadable or too short.
-        ConfigError: impossible context or stride.
+        ConfigError: impossible context, stride or batch size.
     """
     stream = _pack(source, tokenizer) if isinstance(source, str) else source
     part = excerpt(stream, tokenizer, max_tokens, max_documents)
-    context = context or model.config.max_position_embeddings
+    context = model.config.max_position_embeddings if context is None else context
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1 window, not {batch_size}")
     windows = Windows(len(part.tokens), context, max(context // 2, 1) if stride is None else stride)
     recorder = Recorder(model)
     nats = _score(model, part.tokens, windows, batch_size, recorder)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from spikeloom.errors import ConfigError
 from spikeloom.inference.generate import Generator, Sampling
@@ -54,13 +58,18 @@ class Conversation:
         )
         pieces: list[str] = []
         position = self.state.position
-        try:
-            for piece in self.generator.stream(ids, sampling, self.state, stops):
-                pieces.append(piece)
-                show(piece)
-        except KeyboardInterrupt:
+        with _interrupts_noted() as interrupts:
+            try:
+                for piece in self.generator.stream(ids, sampling, self.state, stops):
+                    pieces.append(piece)
+                    show(piece)
+                    if interrupts:
+                        break
+            except KeyboardInterrupt:  # from `show`
+                interrupts.append(True)
+        if interrupts:
             show(" …")
-        read = self.state.position - position  # an interrupt may fall anywhere
+        read = self.state.position - position
         self._unread = [*ids, *self.generator.given][read:]
         self._turn += 1
         return "".join(pieces)
@@ -75,6 +84,20 @@ class Conversation:
     def _stops(self) -> Sequence[int]:
         end = [self._role["<|end|>"]] if self.roles else []
         return [self.generator.tokenizer.eos_token_id, *end]
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[list[bool]]:
+    """Ctrl-C adds to the list instead of raising: a token half read would spoil the state."""
+    noted: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted  # signals go to the main thread
+        return
+    before: Any = signal.signal(signal.SIGINT, lambda *_: noted.append(True))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def chat(generator: Generator, sampling: Sampling, roles: bool = False) -> list[dict[str, str]]:
@@ -102,6 +125,11 @@ def _read() -> str | None:
         return input("> " if sys.stdin.isatty() else "").strip()
     except EOFError:
         return None
+    except KeyboardInterrupt:
+        if not sys.stdin.isatty():
+            raise
+        print(file=sys.stderr)  # as in a shell: the line is dropped, the prompt comes back
+        return ""
 
 
 def _show(piece: str) -> None:

@@ -11,21 +11,18 @@ into C++ (`decode.cpp`), or, without a compiler, plain torch (`torch_step.py`).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from spikeloom.config import ModelConfig
-from spikeloom.errors import CheckpointError, SpikeloomError
+from spikeloom.checkpoint import read_config, read_tensors, resolve
+from spikeloom.errors import SpikeloomError
 from spikeloom.inference import native_step, torch_step
 from spikeloom.inference.plan import Plan, check_supported, make_plan
 from spikeloom.inference.state import EngineState
-from spikeloom.strict import build
 
 
 class Engine:
@@ -51,17 +48,18 @@ class Engine:
         """Read a checkpoint directory.
 
         Args:
-            directory: with `config.json` and `model.safetensors`.
+            directory: with `config.json` and `model.safetensors`; or an interrupted run, whose
+                newest whole `checkpoint-N` is taken then (said on stderr).
             dtype: of the weights that products read: `float32`, `bfloat16`, `int8` (per row).
 
         Raises:
             CheckpointError: not a checkpoint, or not ours.
             ConfigError: the architecture or the dtype has no event-driven form.
         """
-        directory = Path(directory)
-        config = _read_config(directory)
+        path = resolve(directory)
+        config = read_config(path)
         check_supported(config)
-        return cls(make_plan(config, _read_tensors(directory), dtype))
+        return cls(make_plan(config, read_tensors(path), dtype))
 
     @classmethod
     def from_model(cls, model: Any, dtype: str = "float32") -> Engine:
@@ -169,34 +167,3 @@ def _stops(eos: int | Collection[int] | None) -> frozenset[int]:
     if eos is None:
         return frozenset()
     return frozenset((eos,) if isinstance(eos, int) else eos)
-
-
-def _read_config(directory: Path) -> ModelConfig:
-    """`config.json` without transformers, whose import takes longer than loading a model."""
-    path = directory / "config.json"
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{directory}: not a checkpoint directory ({error})") from None
-    if not isinstance(tree, dict) or tree.get("model_type") != "spikeloom":
-        raise CheckpointError(f"{path}: not a spikeloom model")
-    known = {f.name for f in fields(ModelConfig)}
-    model: ModelConfig = build(ModelConfig, {k: v for k, v in tree.items() if k in known}, "model")
-    return model
-
-
-def _read_tensors(directory: Path) -> Mapping[str, Tensor]:
-    """All tensors of the checkpoint, memory-mapped."""
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(directory.glob("model*.safetensors"))  # one, or shards
-    if not files:
-        raise CheckpointError(f"{directory}: no model.safetensors")
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as archive:
-                tensors |= {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise CheckpointError(f"{file}: truncated or foreign ({error})") from None
-    return tensors

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
-
 from spikeloom import tokenizers
+from spikeloom.checkpoint import resolve
 from spikeloom.errors import ConfigError
 from spikeloom.inference.engine import Engine
 from spikeloom.inference.state import EngineState
+
+_NO_CHARACTER = "\ufffd"  # what bytes decode to that are no UTF-8, or not yet
+_UNFINISHED = 3  # bytes that a character may still be waiting with
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,45 @@ class Sampling:
     max_new_tokens: int = 100
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise ConfigError(f"temperature {self.temperature}: expected 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p {self.top_p}: expected a probability in (0, 1]")
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens {self.max_new_tokens}: expected at least 1")
+
+
+class Spelling:
+    """Token ids to text, in pieces of whole characters.
+
+    `tokenizers.DecodeStream` does the same, but gives up where bytes are no UTF-8, and what a model
+    has learned little is often just that.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._backend = tokenizer.backend_tokenizer
+        self._before: list[int] = []  # the ids of the last piece: decoders ask what came before
+        self._ids: list[int] = []  # since then
+        self._shown = 0  # characters of these, if there were bad bytes
+
+    def add(self, token: int) -> str:
+        """The text that a token completes; empty while a character lacks bytes."""
+        self._ids.append(token)
+        alone = self._text(self._ids)
+        if alone.endswith(_NO_CHARACTER):
+            # An unfinished character shows as one to three of these, bad bytes as any number.
+            bad = len(alone) - len(alone.rstrip(_NO_CHARACTER)) > _UNFINISHED
+            end = len(alone) - _UNFINISHED if bad else 0
+            piece = alone[self._shown : end]
+            self._shown = max(self._shown, end)
+            return piece
+        text = self._text(self._before + self._ids)[len(self._text(self._before)) :]
+        piece = text[self._shown :]
+        self._before, self._ids, self._shown = self._ids, [], 0
+        return piece
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self._backend.decode(ids, skip_special_tokens=True))
 
 
 class Generator:
@@ -57,12 +93,14 @@ class Generator:
 
     @classmethod
     def load(cls, directory: str | Path) -> Generator:
-        """Read a checkpoint directory.
+        """Read a checkpoint directory, or the newest checkpoint of an unfinished run.
 
         Raises:
-            CheckpointError: it is not one, or is damaged.
+            CheckpointError: it is not one, is damaged, or its tokenizer does not fit.
         """
-        return cls(Engine.load(directory), tokenizers.load(directory))
+        path = resolve(directory)
+        engine = Engine.load(path)
+        return cls(engine, tokenizers.load(path, engine.config.vocab_size))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: nothing in it is taken for a special token."""
@@ -86,7 +124,7 @@ class Generator:
         ids = self._prompt_ids(prompt, fresh=state is None)
         stops = [self.tokenizer.eos_token_id] if stops is None else stops
         state = self.engine.new_state() if state is None else state
-        decoder, began = DecodeStream(skip_special_tokens=True), time.perf_counter()
+        spelling, began = Spelling(self.tokenizer), time.perf_counter()
         self.given = []
         for token in self.engine.generate(
             ids,
@@ -99,7 +137,7 @@ class Generator:
         ):
             self.given.append(token)
             self._seconds, self._share = time.perf_counter() - began, state.active_share
-            if piece := decoder.step(self.tokenizer.backend_tokenizer, token):
+            if piece := spelling.add(token):
                 yield piece
 
     def statistics(self) -> dict[str, float]:

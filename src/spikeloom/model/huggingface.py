@@ -101,7 +101,7 @@ class SpikeloomPreTrainedModel(PreTrainedModel):
     config_class = SpikeloomConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("DecoderLayer",)
+    _no_split_modules = ["DecoderLayer"]  # noqa: RUF012
     _is_stateful = True
     _supports_sdpa = True
     _supports_flash_attn = False
@@ -136,7 +136,7 @@ class SpikeloomModel(SpikeloomPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.decoder.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: Any) -> None:
         self.decoder.embed_tokens = value
 
     def forward(
@@ -175,7 +175,7 @@ class SpikeloomForCausalLM(SpikeloomPreTrainedModel, GenerationMixin):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.model.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: Any) -> None:
         self.model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -218,10 +218,17 @@ class SpikeloomForCausalLM(SpikeloomPreTrainedModel, GenerationMixin):
         return output
 
     def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> None:
+        self,
+        generation_config: Any,
+        model_kwargs: dict[str, Any],
+        generation_mode: Any,
+        batch_size: int,
+        max_cache_length: int,
+    ) -> bool:
         if model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False:
             model_kwargs["past_key_values"] = DecoderState(self.model.decoder.config)
+            return True
+        return False
 
 
 AutoConfig.register("spikeloom", SpikeloomConfig)

@@ -7,7 +7,7 @@ unless a layer has softmax attention without a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +39,10 @@ class DecoderState(Cache):
 
     def reset(self) -> None:
         """Forget everything."""
-        self.layers: list[LayerState] = [{} for _ in range(self.config.num_hidden_layers + 1)]
+        # The base class keeps layer objects here; ours are plain dicts of tensors.
+        self.layers: list[LayerState] = [  # type: ignore[assignment]
+            {} for _ in range(self.config.num_hidden_layers + 1)
+        ]
         self.tokens: LayerState = {}
         self.seen = 0
         self.plain = True
@@ -142,9 +145,14 @@ class TokenView:
         """The view of `[B * T, L]` rows on the step clock."""
         if T == 1:
             return self
-        tensors = (self.positions, self.segments, self.key_positions, self.key_segments)
-        starts = None if self.starts is None else self.starts.repeat_interleave(T, 0)
-        return TokenView(*(t.repeat_interleave(T, 0) for t in tensors), starts, self.plain)
+        return TokenView(
+            self.positions.repeat_interleave(T, 0),
+            self.segments.repeat_interleave(T, 0),
+            self.key_positions.repeat_interleave(T, 0),
+            self.key_segments.repeat_interleave(T, 0),
+            None if self.starts is None else self.starts.repeat_interleave(T, 0),
+            self.plain,
+        )
 
     def mask(self, keys: int, window: int | None) -> Tensor | None:
         """Which keys each query may see, `[B, 1, L, keys]`; None if causal order says it all.
@@ -168,7 +176,7 @@ class TokenView:
 
 
 def view_tokens(
-    shape: tuple[int, int],
+    shape: Sequence[int],
     device: torch.device,
     position_ids: Tensor | None,
     attention_mask: Tensor | None,

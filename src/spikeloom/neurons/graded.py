@@ -53,7 +53,7 @@ class GradedLIF(Neuron):
             **self._shape,
         )
         # The rate counts; its gradient is that of the mean payload, on the scale of one spike.
-        proxy = s.abs().float().mean() / self.config.fire_level
+        proxy = s.abs().float().mean() / self.fire_level
         return theta * s, state, (s != 0).float().mean() + proxy - proxy.detach()
 
     @property
@@ -61,7 +61,7 @@ class GradedLIF(Neuron):
         c = self.config
         return {
             "levels": c.levels,
-            "fire_level": c.fire_level,
+            "fire_level": self.fire_level,
             "signed": c.signed,
             "window": c.window,
         }

@@ -20,6 +20,7 @@ class Neuron(nn.Module):
 
     Attributes:
         bias: constant input current per channel, `[D]`.
+        training_fire_level: the fire level in training mode (`spikeloom.training.dead_zone`).
         raw_beta: logit of the leak per channel `[D]`, where the leak is learned.
     """
 
@@ -30,6 +31,7 @@ class Neuron(nn.Module):
         self.config = config
         self.size = size
         self.num_steps = num_steps
+        self.training_fire_level = config.fire_level
         self.bias = nn.Parameter(torch.empty(size))
         self.raw_beta = nn.Parameter(torch.empty(size)) if config.learn_beta else None
 
@@ -46,6 +48,11 @@ class Neuron(nn.Module):
     @property
     def levels(self) -> int:
         return self.config.levels if self.config.kind == "graded" else 1
+
+    @property
+    def fire_level(self) -> int:
+        """The smallest payload that is sent."""
+        return self.training_fire_level if self.training else self.config.fire_level
 
     @property
     def signed(self) -> bool:

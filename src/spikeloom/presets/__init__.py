@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from spikeloom.errors import ConfigError, did_you_mean
+from spikeloom.strict import parse_yaml
 
 FOLDER = Path(__file__).parent
 
@@ -32,8 +33,8 @@ def read(name_or_path: str) -> dict[str, Any]:
             f"{name_or_path}: neither a preset nor a YAML file{hint}; see `spikeloom presets`"
         )
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         problem = str(error).splitlines()[0]
         raise ConfigError(f"{path}: not readable as YAML ({problem})") from None
     if not isinstance(tree, dict):

@@ -47,11 +47,16 @@ def train(kind: str, documents: Iterable[str], vocab_size: int) -> PreTrainedTok
     return _KINDS[kind](_not_empty(documents), vocab_size)
 
 
-def load(directory: str | Path) -> PreTrainedTokenizerFast:
+def load(directory: str | Path, vocab_size: int | None = None) -> PreTrainedTokenizerFast:
     """The tokenizer in a directory: ours, or any other with a fast backend. Runs no remote code.
 
+    Args:
+        directory: with `tokenizer.json`, or whatever AutoTokenizer reads.
+        vocab_size: of the model that will read its ids, if they have to fit.
+
     Raises:
-        CheckpointError: the directory is missing, has no tokenizer, or a broken or slow one.
+        CheckpointError: the directory is missing, has no tokenizer, or a broken or slow one, or one
+            whose ids the model has no embeddings for.
     """
     path = Path(directory)
     if not path.is_dir():
@@ -66,7 +71,17 @@ def load(directory: str | Path) -> PreTrainedTokenizerFast:
         raise CheckpointError(f"{path} has no readable tokenizer ({what})") from exc
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError(f"{path} has a slow tokenizer: save it as a fast one first")
+    if vocab_size is not None and size(tokenizer) > vocab_size:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {size(tokenizer)} tokens, the model only {vocab_size}: "
+            "they are not from the same run"
+        )
     return tokenizer
+
+
+def size(tokenizer: PreTrainedTokenizerFast) -> int:
+    """How many embeddings a model needs: one more than the largest id."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def literal(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:

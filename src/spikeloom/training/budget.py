@@ -11,6 +11,8 @@ import math
 import time
 from dataclasses import dataclass
 
+import torch.distributed as dist
+
 from spikeloom.config import TrainingConfig
 from spikeloom.errors import ConfigError
 
@@ -20,6 +22,9 @@ UNBOUNDED = 10**9  # steps; the clock ends the run long before
 @dataclass
 class Budget:
     """Steps and seconds granted; the time used survives a resume.
+
+    The clock is read once a step (`read_clock`), by the first process for all: with a clock each,
+    processes would differ in learning rate, and one would stop while the others wait for it.
 
     Attributes:
         max_steps: optimizer steps granted (`UNBOUNDED` if only time is).
@@ -31,6 +36,7 @@ class Budget:
     max_seconds: float | None = None
     used_seconds: float = 0.0
     _started: float | None = None
+    _reading: float = 0.0
 
     @classmethod
     def of(cls, config: TrainingConfig, tokens_per_step: int) -> Budget:
@@ -60,11 +66,22 @@ class Budget:
         running = 0.0 if self._started is None else time.monotonic() - self._started
         return self.used_seconds + running
 
+    def take_up(self, used_seconds: float) -> None:
+        """Count the seconds of earlier sittings."""
+        self.used_seconds = self._reading = used_seconds
+
+    def read_clock(self) -> None:
+        """Look at the clock, on behalf of `progress`."""
+        reading = [self.seconds]
+        if self.max_seconds is not None and dist.is_available() and dist.is_initialized():
+            dist.broadcast_object_list(reading)
+        self._reading = reading[0]
+
     def progress(self, step: int) -> float:
-        """Used share in [0, 1] after `step` optimizer steps."""
+        """Used share in [0, 1] after `step` optimizer steps, at the last reading of the clock."""
         used = step / self.max_steps
         if self.max_seconds is not None:
-            used = max(used, self.seconds / self.max_seconds)
+            used = max(used, self._reading / self.max_seconds)
         return min(1.0, used)
 
 

@@ -2,7 +2,8 @@
 
 Weight decay goes to matrices only: gains, biases, payload steps and decays are scales, not
 weights. With Muon, matrices between neurons are orthogonalised (`torch.optim.Muon`, its update
-scaled to AdamW's so that one learning rate serves both); embedding and vectors stay with AdamW.
+scaled to AdamW's so that one learning rate serves both); embedding, head and vectors stay with
+AdamW.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from spikeloom.config import TrainingConfig
 
@@ -36,8 +38,10 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
 def parameter_groups(
     model: nn.Module,
 ) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable matrices of linear layers, embeddings (a tied head included), and the rest."""
+    """Trainable matrices of linear layers, embeddings (the head included), and the rest."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    if isinstance(model, PreTrainedModel) and (head := model.get_output_embeddings()) is not None:
+        embeddings.add(id(head.weight))
     groups: tuple[list[nn.Parameter], ...] = ([], [], [])
     for parameter in model.parameters():
         if parameter.requires_grad:

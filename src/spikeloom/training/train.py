@@ -5,31 +5,40 @@ Reads top to bottom: tokenizer, packed tokens, model, trainer, final checkpoint.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils.logging import disable_progress_bar
 
 from spikeloom import tokenizers
-from spikeloom.config import ModelConfig, RunConfig, TrainingConfig
+from spikeloom.checkpoint import step_of, steps
+from spikeloom.config import RunConfig, TrainingConfig
 from spikeloom.data.packing import PackedTokens, TokenRows, pack
 from spikeloom.data.sources import documents
-from spikeloom.errors import CheckpointError, ConfigError, TrainingError
+from spikeloom.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    TrainingError,
+)
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
 from spikeloom.strict import to_dict
 from spikeloom.training.budget import Budget
 from spikeloom.training.display import Display, Sampler
-from spikeloom.training.trainer import STAGING, SpikeTrainer
+from spikeloom.training.memory import keep_freed_memory
+from spikeloom.training.trainer import STAGING, STATE_FILES, SpikeTrainer, resumable, saving
 
 RUN_FILE = "run.json"
 
@@ -75,6 +84,7 @@ def train(
     run = replace(run, training=replace(run.training, context=context))
     tokens_per_step = count_tokens_per_step(run.training)
     budget = Budget.of(run.training, tokens_per_step)
+    _require_trackers(run.training)
     arguments = training_arguments(run.training, out, budget)  # joins the other processes, if any
     with arguments.main_process_first(local=False):
         checkpoint = _claim(out, run, resume)
@@ -82,25 +92,34 @@ def train(
         run = fit_to_tokenizer(run, words)
         train_rows, eval_rows = _rows(run.training, data, eval_data, words)
         if _is_main():
-            (out / RUN_FILE).write_text(json.dumps(_record(run, data, eval_data), indent=2))
+            _record(out, words, {**to_dict(run), "data": data, "eval_data": eval_data})
+    with _memory_advice(run.training):
+        model = make_model(run)
+        display = Display(budget, tokens_per_step, title)
+        trainer = make_trainer(
+            run.training, arguments, budget, display, model, words, train_rows, eval_rows
+        )
+        _restore_clock(budget, checkpoint)
+        _run(trainer, checkpoint)
+    return _finish(trainer, out, tokens_per_step)
+
+
+def make_model(run: RunConfig) -> SpikeloomForCausalLM:
+    """A model at its initial weights, which the seed decides."""
+    keep_freed_memory()
     set_seed(run.training.seed)
     model = SpikeloomForCausalLM(SpikeloomConfig.from_architecture(run.model))
-    if run.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    display = Display(budget, tokens_per_step, title)
-    trainer = make_trainer(
-        run.training, arguments, budget, display, model, words, train_rows, eval_rows
-    )
-    _restore_clock(budget, checkpoint)
-    _run(trainer, run.training, checkpoint)
-    return _finish(trainer, out, tokens_per_step)
+    if run.training.gradient_checkpointing:  # later transformers call it by another name
+        name = "activation_checkpointing_enable"
+        enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return model
 
 
 def count_tokens_per_step(config: TrainingConfig) -> int:
     """Tokens that one optimizer step reads, over all processes."""
     assert config.context is not None
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return config.context * config.batch_size * config.gradient_accumulation * processes
+    return config.context * config.batch_size * config.gradient_accumulation * _processes()
 
 
 def fit_to_tokenizer(run: RunConfig, words: Any) -> RunConfig:
@@ -113,7 +132,7 @@ def fit_to_tokenizer(run: RunConfig, words: Any) -> RunConfig:
         raise ConfigError("the tokenizer has no <|endoftext|> token: train one with spikeloom")
     model = replace(
         run.model,
-        vocab_size=len(words),
+        vocab_size=tokenizers.size(words),
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
@@ -173,7 +192,6 @@ def training_arguments(config: TrainingConfig, out: Path, budget: Budget) -> Tra
         eval_steps=config.checkpoint_every,
         save_strategy="steps",
         save_steps=config.checkpoint_every,
-        save_total_limit=config.keep,
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
@@ -207,6 +225,9 @@ class BudgetCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.budget.start()
 
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.budget.read_clock()  # right before the scheduler asks for the next learning rate
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         if self.budget.progress(state.global_step) >= 1.0:
             control.should_evaluate = control.should_save = control.should_training_stop = True
@@ -214,58 +235,90 @@ class BudgetCallback(TrainerCallback):
         return control
 
 
-def checkpoints(out: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    found = [
-        p for p in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (p / "trainer_state.json").exists()
-    ]
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
-
-
 def _claim(out: Path, run: RunConfig, resume: bool) -> Path | None:
     """Make `out` ours; the checkpoint to resume from, if any."""
-    known = out / RUN_FILE
     if not _is_main():
-        return next(reversed(checkpoints(out)), None)
+        return next(reversed(resumable(out)), None)
     if out.exists() and not out.is_dir():
         raise CheckpointError(f"{out} is a file: --out needs a directory")
-    if known.exists() and not resume:
-        raise CheckpointError(
-            f"{out} already holds a run: --resume continues it, or choose another"
-        )
-    out.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign(out, resume)
+    with saving(out):
+        out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / STAGING, ignore_errors=True)  # of a process that was killed while saving
-    found = checkpoints(out)
-    if resume and known.exists():
-        _same_model(json.loads(known.read_text())["model"], run.model, out)
-    if resume:
-        whence = f"from {found[-1].name}" if found else "from the start: nothing was saved yet"
-        print(f"resuming {out} {whence}", file=sys.stderr)
+    if not resume:
+        return None
+    if (out / RUN_FILE).exists():
+        _same_model(_recorded(out), run, out)
+    found = resumable(out)
+    whence = f"from {found[-1].name}" if found else "from the start: nothing was saved yet"
+    print(f"resuming {out} {whence}", file=sys.stderr)
     return found[-1] if found else None
 
 
-def _same_model(stored: dict[str, Any], asked: ModelConfig, out: Path) -> None:
-    """Refuse to resume with another architecture; the vocabulary is the tokenizer's affair."""
+def _refuse_foreign(out: Path, resume: bool) -> None:
+    """A folder that holds a model is only touched if a run of ours made it and shall go on."""
+    if (out / RUN_FILE).exists():
+        if not resume:
+            raise CheckpointError(
+                f"{out} already holds a run: --resume continues it, or choose another"
+            )
+    elif steps(out) or any((out / name).exists() for name in ("config.json", "tokenizer.json")):
+        raise CheckpointError(
+            f"{out} holds a model or tokenizer, but no {RUN_FILE} of a run: choose another --out"
+        )
+
+
+def _recorded(out: Path) -> dict[str, Any]:
+    try:
+        recorded: dict[str, Any] = json.loads((out / RUN_FILE).read_text("utf-8"))
+        return {"model": recorded["model"], "training": recorded["training"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{out / RUN_FILE} is not readable ({error}): choose another --out"
+        ) from None
+
+
+def _same_model(stored: dict[str, Any], run: RunConfig, out: Path) -> None:
+    """Refuse to resume with another architecture or optimizer; the vocabulary is the tokenizer's
+    affair, and all else (budget, learning rate, batch) may change."""
     from_tokenizer = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"}
-    for key, value in to_dict(asked).items():
-        if key not in from_tokenizer and stored.get(key) != value:
+    asked = to_dict(run)
+    keys = [("model", key) for key in asked["model"] if key not in from_tokenizer]
+    for part, key in [*keys, ("training", "optimizer")]:
+        before, now = stored[part].get(key), asked[part][key]
+        if before != now:
             raise ConfigError(
-                f"{out} was trained with model.{key}={stored.get(key)!r}, not {value!r}: "
+                f"{out} was trained with {part}.{key}={before!r}, not {now!r}: "
                 "resume with the same config, or choose another --out"
             )
 
 
 def _tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
-    """The tokenizer that `out` has already, else the given one, else one trained on the data."""
-    if (out / "tokenizer.json").exists():
+    """The tokenizer of the run in `out`, else the given one, else one trained on the data."""
+    if (out / RUN_FILE).exists():
         return tokenizers.load(out)
     if given is not None:
-        words = tokenizers.load(given)
-    else:
-        words = tokenizers.train(run.tokenizer.kind, documents(data), run.tokenizer.vocab_size)
-    if _is_main():
-        words.save_pretrained(out)
-    return words
+        return tokenizers.load(given)
+    return tokenizers.train(run.tokenizer.kind, documents(data), run.tokenizer.vocab_size)
+
+
+def _record(out: Path, words: Any, run: dict[str, Any]) -> None:
+    """Tokenizer and `run.json`; the latter last, so that it vouches for the former."""
+    with _staged(out) as staging:
+        words.save_pretrained(staging)
+        (staging / RUN_FILE).write_text(json.dumps(run, indent=2), encoding="utf-8")
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A folder whose files then move to `out`, each in one step, `run.json` last."""
+    staging = out / STAGING
+    with saving(out):
+        staging.mkdir()
+        yield staging
+        for file in sorted(staging.iterdir(), key=lambda file: (file.name == RUN_FILE, file.name)):
+            os.replace(file, out / file.name)
+        staging.rmdir()
 
 
 def _rows(
@@ -275,7 +328,14 @@ def _rows(
     held_out = pack(eval_data or data, words, part="all" if eval_data else "eval")
     packed = pack(data, words, part="all" if eval_data else "train")
     limit = max(1, config.eval_tokens // config.context)
-    return TokenRows(packed, config.context), TokenRows(held_out, config.context, limit=limit)
+    rows = TokenRows(packed, config.context)
+    at_a_time = config.batch_size * _processes()
+    if len(rows) < at_a_time:
+        raise DataError(
+            f"the data has {len(rows)} rows of {config.context} tokens, a batch needs {at_a_time}: "
+            "use more text, or lower training.batch_size or training.context"
+        )
+    return rows, TokenRows(held_out, config.context, limit=limit)
 
 
 def _tokens_per_byte(packed: PackedTokens) -> float:
@@ -285,19 +345,27 @@ def _tokens_per_byte(packed: PackedTokens) -> float:
 def _restore_clock(budget: Budget, checkpoint: Path | None) -> None:
     """Take up the seconds that earlier sittings used."""
     if checkpoint is not None:
-        history = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
-        budget.used_seconds = max((entry.get("seconds", 0.0) for entry in history), default=0.0)
+        history = json.loads((checkpoint / STATE_FILES[0]).read_text())["log_history"]
+        budget.take_up(max((entry.get("seconds", 0.0) for entry in history), default=0.0))
 
 
-def _run(trainer: SpikeTrainer, config: TrainingConfig, checkpoint: Path | None) -> None:
-    """Train, turning what a user can mend into one line."""
+def _run(trainer: SpikeTrainer, checkpoint: Path | None) -> None:
+    """Train on from a checkpoint, or from the start, as long as the budget lasts."""
     disable_progress_bar()  # of the weight files; ours shows the run
     logging.getLogger("accelerate").setLevel(logging.ERROR)
+    if checkpoint is not None and trainer.budget.progress(step_of(checkpoint)) >= 1.0:
+        trainer.take_up(checkpoint)
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+@contextmanager
+def _memory_advice(config: TrainingConfig) -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*pin_memory.*")
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except torch.OutOfMemoryError as error:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(config) from error
     except RuntimeError as error:
         if "can't allocate memory" in str(error):
@@ -316,8 +384,10 @@ def _out_of_memory(config: TrainingConfig) -> TrainingError:
 def _finish(trainer: SpikeTrainer, out: Path, tokens_per_step: int) -> Result:
     """Write the best weights and the log to `out` itself, file by file, each in one move."""
     state = trainer.state
-    held_out = [entry for entry in state.log_history if "eval_loss" in entry]
-    best = min(held_out, key=lambda entry: entry["eval_loss"])
+    held_out = {entry["step"]: entry for entry in state.log_history if "eval_loss" in entry}
+    best = held_out[max(held_out)]
+    if state.best_model_checkpoint is not None:
+        best = held_out[step_of(Path(state.best_model_checkpoint))]
     metrics = {
         "steps": state.global_step,
         "tokens": state.global_step * tokens_per_step,
@@ -325,18 +395,21 @@ def _finish(trainer: SpikeTrainer, out: Path, tokens_per_step: int) -> Result:
         **{k: v for k, v in best.items() if k.startswith("eval_")},
     }
     if _is_main():
-        staging = out / STAGING
-        trainer.save_model(str(staging))
-        state.save_to_json(str(staging / "trainer_state.json"))
-        (staging / "training.json").write_text(json.dumps(metrics, indent=2))
-        for file in sorted(staging.iterdir()):
-            os.replace(file, out / file.name)
-        staging.rmdir()
+        with _staged(out) as staging:
+            trainer.save_model(str(staging))
+            state.save_to_json(str(staging / STATE_FILES[0]))
+            (staging / "training.json").write_text(json.dumps(metrics, indent=2))
     return Result(out, metrics)
 
 
-def _record(run: RunConfig, data: str, eval_data: str | None) -> dict[str, Any]:
-    return {**to_dict(run), "data": data, "eval_data": eval_data}
+def _require_trackers(config: TrainingConfig) -> None:
+    for tracker in config.report_to:
+        if importlib.util.find_spec(tracker) is None:
+            raise ConfigError(f"training.report_to: {tracker} is missing: pip install {tracker}")
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _is_main() -> bool:

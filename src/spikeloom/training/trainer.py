@@ -9,25 +9,36 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
-from transformers import Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from spikeloom.checkpoint import is_whole, steps
 from spikeloom.config import TrainingConfig
 from spikeloom.errors import TrainingError
 from spikeloom.model import active_share, fed_weights
 from spikeloom.training.budget import Budget, learning_rate_factor
+from spikeloom.training.dead_zone import DeadZoneWarmup
 from spikeloom.training.optimizers import make_optimizer
 
 STAGING = ".saving"
+STATE_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+
+if TYPE_CHECKING:
+    AnyTrainer = Trainer
+else:
+    AnyTrainer = object
 
 
-class FiringRateMixin:
+class FiringRateMixin(AnyTrainer):
     """Adds the firing-rate loss, and meters what the log should show.
 
     Attributes:
@@ -39,25 +50,35 @@ class FiringRateMixin:
     rate_weight: float = 2.0
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)  # type: ignore[misc]
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if not hasattr(self, "_fed"):
-            self._fed = fed_weights(self.model).to(loss.device)  # type: ignore[attr-defined]
+            assert self.model is not None
+            self._fed = fed_weights(self.model).to(loss.device)
             self._metered: list[Tensor] = []
         share = active_share(outputs.firing_rates, self._fed)
-        self._metered.append(torch.stack([loss.detach(), share.detach()]))
-        if self.target_active_share is not None and model.training:
+        rows = torch.full_like(share, len(inputs["input_ids"]))
+        self._metered.append(torch.stack([loss.detach(), share.detach(), rows]))
+        if self.target_active_share is not None and model.training and self.presses():
             loss = loss + self.rate_weight * (share - self.target_active_share).clamp(min=0)
         return (loss, outputs) if return_outputs else loss
 
+    def presses(self) -> bool:
+        """Whether the firing-rate loss applies at this moment of the run."""
+        return True
+
     def take_metered(self) -> tuple[float, float] | None:
-        """Mean cross-entropy and active share since the last call; None if nothing ran."""
+        """Mean cross-entropy and active share per row since the last call; None if nothing ran."""
         metered, self._metered = getattr(self, "_metered", []), []
         if not metered:
             return None
-        loss, share = torch.stack(metered).mean(0).tolist()
-        return loss, share
+        loss, share, rows = torch.stack(metered).unbind(1)
+        return float((loss * rows).sum() / rows.sum()), float((share * rows).sum() / rows.sum())
 
 
 class SpikeTrainer(FiringRateMixin, Trainer):
@@ -79,28 +100,59 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         eval_tokens_per_byte: float,
         **kwargs: Any,
     ) -> None:
+        self._staging: Path | None = None
         super().__init__(*args, **kwargs)
         self.config = config
         self.budget = budget
         self.target_active_share = config.target_active_share
         self.rate_weight = config.rate_weight
+        assert self.model is not None
+        self.dead_zone = DeadZoneWarmup(self.model, budget, config.dead_zone_warmup)
+        self.add_callback(self.dead_zone)
         self._bits = {
             "": tokens_per_byte / math.log(2),
             "eval_": eval_tokens_per_byte / math.log(2),
         }
 
+    def presses(self) -> bool:
+        """Not while dead zones are still opening: firing is high then on purpose."""
+        return self.dead_zone.finished
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = make_optimizer(model or self.model, self.config)
+            model = self.model if model is None else model
+            self.optimizer = make_optimizer(model, self.config)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None:
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer,
+                self.create_optimizer() if optimizer is None else optimizer,
                 lambda step: learning_rate_factor(self.budget.progress(step), self.config),
             )
         return self.lr_scheduler
+
+    def take_up(self, checkpoint: Path) -> None:
+        """Stand where a run stood that had used up its budget, without training on."""
+        self.state = TrainerState.load_from_json(str(checkpoint / STATE_FILES[0]))
+        self._locate_best(checkpoint.name)
+        best = self.state.best_model_checkpoint
+        self._load_from_checkpoint(str(checkpoint) if best is None else best)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As saved, but with the peak learning rate that the config asks for now.
+
+        Whoever resumes after a NaN was told to lower it.
+        """
+        super()._load_optimizer_and_scheduler(checkpoint)
+        assert self.optimizer is not None
+        for group in self.optimizer.param_groups:
+            if group["initial_lr"] != self.config.learning_rate:
+                group["lr"] *= self.config.learning_rate / group["initial_lr"]
+                group["initial_lr"] = self.config.learning_rate
+        scheduler: Any = self.lr_scheduler
+        scheduler.base_lrs = [group["initial_lr"] for group in self.optimizer.param_groups]
+        scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]  # for the log
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the plain cross-entropy (not the sum with the firing-rate loss) and the share."""
@@ -114,6 +166,14 @@ class SpikeTrainer(FiringRateMixin, Trainer):
             self._check_finite(logs[f"{prefix}loss"])
         super().log(logs, start_time)
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As in Trainer, down to the last row: only training wants batches of one size."""
+        self.args.dataloader_drop_last = False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = True
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As in Trainer, with what was metered in training set aside meanwhile."""
         training, self._metered = getattr(self, "_metered", []), []
@@ -123,13 +183,18 @@ class SpikeTrainer(FiringRateMixin, Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        pickled = Path(output_dir or self.args.output_dir) / "training_args.bin"
+        pickled = (self._out if output_dir is None else Path(output_dir)) / "training_args.bin"
         pickled.unlink(missing_ok=True)  # run.json says the same, and needs no unpickling
+
+    @property
+    def _out(self) -> Path:
+        assert self.args.output_dir is not None
+        return Path(self.args.output_dir)
 
     def _check_finite(self, loss: float) -> None:
         if math.isfinite(loss):
             return
-        saved = sorted(Path(self.args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+        saved = resumable(self._out)
         kept = f"the last good checkpoint is {saved[-1]}" if saved else "nothing was saved yet"
         raise TrainingError(
             f"the loss became {loss} at step {self.state.global_step}; {kept}; "
@@ -137,7 +202,7 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         )
 
     def _get_output_dir(self, trial: Any) -> str:
-        return getattr(self, "_staging", None) or super()._get_output_dir(trial)
+        return str(self._staging or super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write the checkpoint beside its place and rename it there when it is whole.
@@ -147,43 +212,54 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         """
         if (metered := getattr(self, "_metered", [])) and not torch.stack(metered).isfinite().all():
             self._check_finite(math.nan)
-        out = Path(self.args.output_dir)
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        self._staging = str(out / STAGING)
+        self._staging = self._out / STAGING
         try:
-            super()._save_checkpoint(model, trial)
-            self._staged_state(out, name)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                self._publish(out, name)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            shutil.rmtree(self._staging, ignore_errors=True)
-            raise TrainingError(
-                f"{out / name} could not be saved ({_first_line(error)}); earlier checkpoints are "
-                "untouched: make room on the disk and --resume"
-            ) from error
+            with saving(self._out / name):
+                super()._save_checkpoint(model, trial)
+                self._locate_best(name)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    self._publish(name)
         finally:
+            if self.args.should_save:
+                shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
+        self.accelerator.wait_for_everyone()  # others may want to load what was published
 
-    def _staged_state(self, out: Path, name: str) -> None:
-        """Name the best checkpoint by where it will lie, not by the staging folder."""
-        best = self.state.best_model_checkpoint
-        if best is not None and Path(best).parent.name == STAGING:
-            self.state.best_model_checkpoint = str(out / Path(best).name)
-        if self.args.should_save:
-            self.state.save_to_json(str(out / STAGING / name / "trainer_state.json"))
+    def _locate_best(self, saved: str) -> None:
+        """Name the best checkpoint by where it lies now: not in staging, nor in a moved folder."""
+        best = self._out / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+        known = best.name == saved or best.is_dir()
+        self.state.best_model_checkpoint = str(best) if known else None
 
-    def _publish(self, out: Path, name: str) -> None:
-        if (out / name).exists():
-            shutil.rmtree(out / name)
-        os.replace(out / STAGING / name, out / name)
-        shutil.rmtree(out / STAGING)
-        rotate_checkpoints(
-            output_dir=str(out),
-            save_total_limit=self.args.save_total_limit,
-            best_model_checkpoint=self.state.best_model_checkpoint,
-        )
+    def _publish(self, name: str) -> None:
+        staged, place = self._out / STAGING / name, self._out / name
+        self.state.save_to_json(str(staged / STATE_FILES[0]))
+        if place.exists():  # damaged, or we would have resumed from it
+            os.replace(place, self._out / STAGING / "replaced")
+        os.replace(staged, place)
+        kept = {self.state.best_model_checkpoint}
+        for old in steps(self._out)[: -self.config.keep]:
+            if str(old) not in kept:
+                shutil.rmtree(old, ignore_errors=True)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def resumable(out: Path) -> list[Path]:
+    """The checkpoints of a run that training can go on from, oldest first."""
+    return [
+        p for p in steps(out) if is_whole(p) and all((p / name).exists() for name in STATE_FILES)
+    ]
+
+
+@contextmanager
+def saving(what: Path) -> Iterator[None]:
+    """Turn what a disk may refuse into one line."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise TrainingError(
+            f"{what} could not be saved ({why}); earlier checkpoints are untouched: "
+            "make room on the disk and --resume"
+        ) from error

@@ -1,0 +1,149 @@
+"""Where the checkpoint directory of a model lies, and whether it is whole; nothing heavy is loaded.
+
+    DIR/config.json, model.safetensors, tokenizer files    the model, once a run has ended
+    DIR/checkpoint-N/…                                     the same and more, while it runs
+
+`resolve` finds the directory with the weights in it; the readers below refuse, in one line, what is
+missing, truncated or not ours. Nothing is unpickled, no code of a directory is run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from spikeloom.config import ModelConfig, expand_neurons
+from spikeloom.errors import CheckpointError, ConfigError
+from spikeloom.strict import build
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODEL_TYPE = "spikeloom"
+
+_PREFIX = "checkpoint-"
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+
+def resolve(directory: str | Path) -> Path:
+    """The directory that holds the weights: this one, or its newest whole `checkpoint-N`.
+
+    Raises:
+        CheckpointError: there is no such directory, or nothing whole in it.
+    """
+    path = Path(directory)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a directory: give a checkpoint directory")
+    if (path / _WEIGHTS).exists() or (path / _INDEX).exists():
+        return path
+    for candidate in reversed(steps(path)):
+        if is_whole(candidate):
+            print(f"{path} holds an unfinished run: using {candidate.name}", file=sys.stderr)
+            return candidate
+    if not (path / "config.json").exists():
+        raise CheckpointError(f"{path} is not a checkpoint: it has no config.json")
+    raise CheckpointError(f"{path} is not a whole checkpoint: it has no {_WEIGHTS}")
+
+
+def steps(run: Path) -> list[Path]:
+    """The folders `checkpoint-N` of a run, oldest first, whole or not."""
+    return sorted((p for p in run.glob(f"{_PREFIX}*") if _number(p).isdigit()), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a `checkpoint-N` was saved."""
+    return int(_number(checkpoint))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the config and the header of every weight file can be read."""
+    try:
+        read_config(path)
+        read_shapes(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def read_config(path: Path) -> ModelConfig:
+    """The architecture in `config.json`.
+
+    Raises:
+        CheckpointError: the file is missing, not JSON, of another model, or impossible.
+    """
+    file = path / "config.json"
+    try:
+        tree = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is not a checkpoint: it has no config.json") from None
+    except (OSError, ValueError) as exc:
+        raise CheckpointError(f"{file} is not readable as JSON ({exc})") from None
+    kind = tree.get("model_type") if isinstance(tree, dict) else None
+    if kind != MODEL_TYPE:
+        raise CheckpointError(f"{path} holds a model of type {kind!r}, not a spikeloom checkpoint")
+    ours = {f.name: tree[f.name] for f in fields(ModelConfig) if f.name in tree}
+    try:
+        model: ModelConfig = build(ModelConfig, expand_neurons(ours), "model")
+    except ConfigError as exc:
+        raise CheckpointError(f"{file}: {exc}") from None
+    return model
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in the headers of the weight files; opening one checks its length too.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, or not a safetensors file.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in _weight_files(path):
+        try:
+            with safe_open(file, framework="numpy") as archive:
+                for name in archive.keys():  # noqa: SIM118
+                    shapes[name] = tuple(archive.get_slice(name).get_shape())
+        except (SafetensorError, OSError) as exc:
+            raise _broken(file, exc) from None
+    return shapes
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All weights, as views of the files where possible.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, or not a safetensors file.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in _weight_files(path):
+        try:
+            with safe_open(file, framework="pt") as archive:
+                tensors |= {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as exc:
+            raise _broken(file, exc) from None
+    return tensors
+
+
+def _number(checkpoint: Path) -> str:
+    return checkpoint.name.removeprefix(_PREFIX)
+
+
+def _broken(file: Path, why: Exception) -> CheckpointError:
+    return CheckpointError(f"{file} is truncated or not a safetensors file ({why})")
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """One file, or the shards that an index names."""
+    if not (path / _INDEX).exists():
+        if not (path / _WEIGHTS).exists():
+            raise CheckpointError(f"{path} is not a whole checkpoint: it has no {_WEIGHTS}")
+        return [path / _WEIGHTS]
+    try:
+        index: dict[str, Any] = json.loads((path / _INDEX).read_text("utf-8"))
+        return [path / name for name in sorted(set(index["weight_map"].values()))]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as exc:
+        raise CheckpointError(f"{path / _INDEX} is not a readable index ({exc})") from None
