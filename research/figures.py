@@ -1,4 +1,4 @@
-"""Print the table of a folder of GPU runs: `python research/figures.py research/runs/2026-11-21-15m`.
+"""Print the table of a folder of GPU runs: `python research/figures.py FOLDER`.
 
 Held-out loss is that of the run's own evaluation (131,072 tokens spread over the three validation
 sets); tokens/s is that of the second half of the run, compilation and start-up excluded.

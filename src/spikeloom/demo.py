@@ -100,10 +100,10 @@ def _train_both(out: Path, minutes: float) -> tuple[Result, Result]:
 
 def _demo_settings() -> list[str]:
     return [
-        "training.checkpoint_every=100",
-        "training.sample_every=50",
+        "training.checkpoint_every=200",
+        "training.sample_every=200",
         "training.eval_tokens=16384",
-        "training.log_every=5",
+        "training.log_every=20",
     ]
 
 
