@@ -112,6 +112,7 @@ def sample(model: Any, tokenizer: Any, prompt: str | None, tokens: int = 40) -> 
         out = model.generate(
             torch.tensor([ids], device=model.device),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=model.device),
+            min_new_tokens=tokens // 4,
             max_new_tokens=tokens,
             do_sample=True,
             temperature=0.8,
