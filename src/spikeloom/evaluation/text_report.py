@@ -29,14 +29,13 @@ def print_evaluation(report: dict[str, Any]) -> None:
 
 def print_verification(report: dict[str, Any]) -> None:
     """One line per form and precision of `verify.verify`."""
-    table = Table(
-        "precision", "form", "mismatches", "ties", "events", "max |Δ logit|", "greedy", ""
-    )
+    columns = ("precision", "form", "mismatches", "ties", "events", "logits differ", "greedy", "")
+    table = Table(*columns, box=None)
     for precision in ("exact", "fp32"):
         for form, result in report[precision].items():
             table.add_row(
                 {"exact": "float64"}.get(precision, precision),
-                form,
+                form.replace("unrolled_", ""),
                 _cell(result, "spike_count_mismatches", "{}"),
                 _cell(result, "rounding_ties", "{}"),
                 _cell(result, "events", "{:,}"),
