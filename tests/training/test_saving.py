@@ -110,7 +110,7 @@ def test_a_full_disk_at_the_end(text, tmp_path, monkeypatch):
         return real(report, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr("spikeloom.training.train.json.dumps", fail)
+        patch.setattr("spikeloom.training.run_directory.json.dumps", fail)
         with pytest.raises(TrainingError, match="No space left"):
             train(run_of(), text, out)
     assert not (out / "model.safetensors").exists()

@@ -9,8 +9,6 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +21,11 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 from transformers.utils.logging import disable_progress_bar
 
 from spikeloom import tokenizers
-from spikeloom.checkpoint import step_of, steps
+from spikeloom.checkpoint import step_of
 from spikeloom.config import RunConfig, TrainingConfig
 from spikeloom.data.packing import PackedTokens, TokenRows, pack
 from spikeloom.data.sources import documents
 from spikeloom.errors import (
-    CheckpointError,
     ConfigError,
     DataError,
     TrainingError,
@@ -38,9 +35,8 @@ from spikeloom.strict import to_dict
 from spikeloom.training.budget import Budget
 from spikeloom.training.display import Display, Sampler
 from spikeloom.training.memory import keep_freed_memory
-from spikeloom.training.trainer import STAGING, STATE_FILES, SpikeTrainer, resumable, saving
-
-RUN_FILE = "run.json"
+from spikeloom.training.run_directory import RUN_FILE, claim, is_main, record, staged
+from spikeloom.training.trainer import STATE_FILES, SpikeTrainer
 
 
 @dataclass(frozen=True)
@@ -87,12 +83,12 @@ def train(
     _require_trackers(run.training)
     arguments = training_arguments(run.training, out, budget)  # joins the other processes, if any
     with arguments.main_process_first(local=False):
-        checkpoint = _claim(out, run, resume)
+        checkpoint = claim(out, run, resume)
         words = _tokenizer(run, data, out, tokenizer)
         run = fit_to_tokenizer(run, words)
         train_rows, eval_rows = _rows(run.training, data, eval_data, words)
-        if _is_main():
-            _record(out, words, {**to_dict(run), "data": data, "eval_data": eval_data})
+        if is_main():
+            record(out, words, {**to_dict(run), "data": data, "eval_data": eval_data})
     with _memory_advice(run.training):
         model = make_model(run)
         display = Display(budget, tokens_per_step, title)
@@ -235,64 +231,6 @@ class BudgetCallback(TrainerCallback):
         return control
 
 
-def _claim(out: Path, run: RunConfig, resume: bool) -> Path | None:
-    """Make `out` ours; the checkpoint to resume from, if any."""
-    if not _is_main():
-        return next(reversed(resumable(out)), None)
-    if out.exists() and not out.is_dir():
-        raise CheckpointError(f"{out} is a file: --out needs a directory")
-    _refuse_foreign(out, resume)
-    with saving(out):
-        out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / STAGING, ignore_errors=True)  # of a process that was killed while saving
-    if not resume:
-        return None
-    if (out / RUN_FILE).exists():
-        _same_model(_recorded(out), run, out)
-    found = resumable(out)
-    whence = f"from {found[-1].name}" if found else "from the start: nothing was saved yet"
-    print(f"resuming {out} {whence}", file=sys.stderr)
-    return found[-1] if found else None
-
-
-def _refuse_foreign(out: Path, resume: bool) -> None:
-    """A folder that holds a model is only touched if a run of ours made it and shall go on."""
-    if (out / RUN_FILE).exists():
-        if not resume:
-            raise CheckpointError(
-                f"{out} already holds a run: --resume continues it, or choose another"
-            )
-    elif steps(out) or any((out / name).exists() for name in ("config.json", "tokenizer.json")):
-        raise CheckpointError(
-            f"{out} holds a model or tokenizer, but no {RUN_FILE} of a run: choose another --out"
-        )
-
-
-def _recorded(out: Path) -> dict[str, Any]:
-    try:
-        recorded: dict[str, Any] = json.loads((out / RUN_FILE).read_text("utf-8"))
-        return {"model": recorded["model"], "training": recorded["training"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{out / RUN_FILE} is not readable ({error}): choose another --out"
-        ) from None
-
-
-def _same_model(stored: dict[str, Any], run: RunConfig, out: Path) -> None:
-    """Refuse to resume with another architecture or optimizer; the vocabulary is the tokenizer's
-    affair, and all else (budget, learning rate, batch) may change."""
-    from_tokenizer = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"}
-    asked = to_dict(run)
-    keys = [("model", key) for key in asked["model"] if key not in from_tokenizer]
-    for part, key in [*keys, ("training", "optimizer")]:
-        before, now = stored[part].get(key), asked[part][key]
-        if before != now:
-            raise ConfigError(
-                f"{out} was trained with {part}.{key}={before!r}, not {now!r}: "
-                "resume with the same config, or choose another --out"
-            )
-
-
 def _tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
     """The tokenizer of the run in `out`, else the given one, else one trained on the data."""
     if (out / RUN_FILE).exists():
@@ -300,25 +238,6 @@ def _tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
     if given is not None:
         return tokenizers.load(given)
     return tokenizers.train(run.tokenizer.kind, documents(data), run.tokenizer.vocab_size)
-
-
-def _record(out: Path, words: Any, run: dict[str, Any]) -> None:
-    """Tokenizer and `run.json`; the latter last, so that it vouches for the former."""
-    with _staged(out) as staging:
-        words.save_pretrained(staging)
-        (staging / RUN_FILE).write_text(json.dumps(run, indent=2), encoding="utf-8")
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A folder whose files then move to `out`, each in one step, `run.json` last."""
-    staging = out / STAGING
-    with saving(out):
-        staging.mkdir()
-        yield staging
-        for file in sorted(staging.iterdir(), key=lambda file: (file.name == RUN_FILE, file.name)):
-            os.replace(file, out / file.name)
-        staging.rmdir()
 
 
 def _rows(
@@ -394,8 +313,8 @@ def _finish(trainer: SpikeTrainer, out: Path, tokens_per_step: int) -> Result:
         "seconds": round(trainer.budget.seconds, 1),
         **{k: v for k, v in best.items() if k.startswith("eval_")},
     }
-    if _is_main():
-        with _staged(out) as staging:
+    if is_main():
+        with staged(out) as staging:
             trainer.save_model(str(staging))
             state.save_to_json(str(staging / STATE_FILES[0]))
             (staging / "training.json").write_text(json.dumps(metrics, indent=2))
@@ -410,7 +329,3 @@ def _require_trackers(config: TrainingConfig) -> None:
 
 def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _is_main() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
