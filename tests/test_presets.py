@@ -21,14 +21,6 @@ SMALLER = {
 LAYERS = {"flow-125m": 6, "flow-15m": 4}  # a whole pattern of local and global layers
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def smaller(name):
     kept = load_config(name).model
     heads = 4 * kept.key_value_heads // kept.num_attention_heads

@@ -1,7 +1,6 @@
 """A tiny tokenizer and checkpoints; models come from `tiny_models`."""
 
 import pytest
-import torch
 from tiny_models import build_model
 
 from spikeloom import tokenizers
@@ -9,15 +8,6 @@ from spikeloom.model import dense_twin
 from spikeloom.model.huggingface import SpikeloomConfig
 
 DOCUMENTS = ["The cat sat on the mat.\n", "Où est le café ? Là-bas.\n" * 3, "A third one, short."]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Threads cost more than they give on models this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,7 @@
 """A tiny run: 300 letters of vocabulary, 32 wide, two layers, a few steps."""
 
 import pytest
-import torch
 from tiny_runs import TEXT
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread():
-    """Threads cost more than they give on models this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -1,8 +1,10 @@
+"""What every test shares."""
+
 import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Models this small lose more to thread hand-over than they win."""
     before = torch.get_num_threads()
