@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "tuning": MODEL | DISK | {"metrics", "inference", "evaluation", "training"},
     "backends": MODEL | DISK | {"metrics", "inference", "evaluation", "training"},
     "export": MODEL | DISK | {"metrics", "inference", "evaluation"},
+    "bench": MODEL | DISK | {"metrics", "inference", "evaluation", "training", "backends"},
 }
 # The top: reads everything below, is imported by nobody below.
 TOP = {"cli", "demo", "__init__", "__main__"}

@@ -304,6 +304,27 @@ def demo(
     _write_json(run_demo(out, minutes), json_file)
 
 
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which benchmark; `list` shows all.")],
+    device: Device = "auto",
+    json_file: Json = None,
+) -> None:
+    """Measure ours beside its peers, in one process, as ratios (more than 1: ours is better).
+
+    Peers are installed for this only: benchmarks/README.md says which, and what was measured.
+    """
+    from spikeloom.bench import NAMES, load
+    from spikeloom.bench.rows import machine, to_markdown
+
+    if name == "list":
+        print("\n".join(f"{key:10} {what}" for key, what in NAMES.items()))
+        return
+    rows = load(name)(_device(device))
+    print(to_markdown(rows))
+    _write_json({"results": [row.as_json() for row in rows], "machine": machine()}, json_file)
+
+
 def main() -> None:
     """Entry point of the `spikeloom` command."""
     try:

@@ -1,83 +1,80 @@
 """Milliseconds per token at batch 1, one thread: the event-driven engine and the dense twin.
 
-    python benchmarks/decode.py [--hidden 384 --layers 8 ...] [--json FILE]
-
-All contenders take turns in one process, 8 tokens at a time, behind the same 64-token prompt; the
-median and the fastest time of a token are printed. Weights are random, and one factor on all
-payload steps sets the active share. The dense twin runs in torch (`DecoderState`), and, so that
-Python's part in that is seen, in our own engine too.
+All contenders take turns in one process, 8 tokens at a time, behind the same 64-token prompt.
+Weights are random, and one factor on all payload steps sets the active share. The dense twin runs
+in torch (`DecoderState`), and, so that Python's part in that is seen, in our own engine too.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import statistics
 import time
 import warnings
 from collections.abc import Callable
 
 import torch
 
+from spikeloom.bench.rows import Row, device_name
+from spikeloom.bench.timing import Timing, summarise
+from spikeloom.errors import ConfigError
 from spikeloom.inference.engine import Engine
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM, dense_twin
 from spikeloom.neurons import GradedLIF
 
-PROMPT, TURN = 64, 8
+PROMPT, TURN, TURNS = 64, 8, 12
 DTYPES = ("float32", "bfloat16", "int8")
+SHARES = (0.1, 0.2, 0.3, 0.5)
+TARGET_SHARE, TARGETS = 0.2, {"float32": 3.5, "bfloat16": 3.5, "int8": 2.0}
 Step = Callable[[int], object]
 
 
-def main() -> None:
-    options = parse()
+def run(device: str) -> list[Row]:
+    """Event-driven against dense, at 15m, over active shares.
+
+    Raises:
+        ConfigError: the device is not the CPU.
+    """
+    if device != "cpu":
+        raise ConfigError("the event-driven engine runs on the CPU: use --device cpu")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = SpikeloomConfig(
-        hidden_size=options.hidden,
-        num_hidden_layers=options.layers,
-        num_attention_heads=options.hidden // 64,
-        intermediate_size=4 * options.hidden,
-        vocab_size=options.vocab,
-        layers=[{"mixer": options.mixer, "mlp": "relu2"}],
-    )
+    config = SpikeloomConfig(layers=[{"mixer": "attention", "mlp": "relu2"}])
     model = SpikeloomForCausalLM(config).eval()
     twin = SpikeloomForCausalLM(dense_twin(config)).eval()
+    return [row for dtype in DTYPES for row in compare(model, twin, dtype)]
+
+
+def compare(model: SpikeloomForCausalLM, twin: SpikeloomForCausalLM, dtype: str) -> list[Row]:
+    """One row per active share and kind of twin."""
+    peers = {
+        "dense twin in torch": torch_step(twin, dtype),
+        "dense twin in our engine": engine_step(Engine.from_model(twin, dtype)),
+    }
+    ours = {
+        share: engine_step(Engine.from_model(at_share(model, share), dtype)) for share in SHARES
+    }
+    times = measure({**peers, **{str(share): step for share, step in ours.items()}}, TURNS)
     rows = []
-    for dtype in options.dtypes:
-        contenders = {"dense twin, torch": torch_step(twin, dtype)}
-        contenders["dense twin, engine"] = engine_step(Engine.from_model(twin, dtype))
-        for share in options.shares:
-            engine = Engine.from_model(at_share(model, share), dtype)
-            contenders[f"spiking, share {share}"] = engine_step(engine)
-        times = measure(contenders, options.turns)
-        base = times["dense twin, torch"][0]
-        for name, (ms, best) in times.items():
-            rows.append({"case": name, "dtype": dtype, "ms": ms, "best": best, "ratio": base / ms})
-            print(
-                f"{dtype:9} {name:20} {ms:7.3f} ms/token (best {best:7.3f})  {base / ms:5.2f}x",
-                flush=True,
+    for peer in peers:
+        for share in SHARES:
+            wanted = share == TARGET_SHARE and peer.endswith("torch")
+            rows.append(
+                Row(
+                    f"15m {dtype}, active share {share} (bound {1 / share:.1f}x)",
+                    device_name("cpu"),
+                    times[str(share)].ms,
+                    times[peer].ms,
+                    peer,
+                    "ms",
+                    TARGETS[dtype] if wanted else None,
+                    times[str(share)].spread,
+                )
             )
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"results": rows}, file, indent=1)
+    return rows
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hidden", type=int, default=384)
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--vocab", type=int, default=4096)
-    parser.add_argument("--mixer", default="attention")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5])
-    parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
-    parser.add_argument("--turns", type=int, default=12)
-    parser.add_argument("--json")
-    return parser.parse_args()
-
-
-def measure(contenders: dict[str, Step], turns: int) -> dict[str, tuple[float, float]]:
-    """Median and least milliseconds per token of each contender, taking turns."""
+def measure(contenders: dict[str, Step], turns: int) -> dict[str, Timing]:
+    """Milliseconds per token of each contender, taking turns."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(0, 1000, (PROMPT + turns * TURN,), generator=generator).tolist()
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -91,7 +88,7 @@ def measure(contenders: dict[str, Step], turns: int) -> dict[str, tuple[float, f
                 before = time.perf_counter()
                 step(token)
                 times[name].append(1e3 * (time.perf_counter() - before))
-    return {name: (statistics.median(ms), min(ms)) for name, ms in times.items()}
+    return {name: summarise(ms) for name, ms in times.items()}
 
 
 def engine_step(engine: Engine) -> Step:
@@ -147,7 +144,3 @@ def share_of(model: SpikeloomForCausalLM) -> float:
     engine.prefill(list(range(100, 112)))
     # The head runs once per call: count it at the rate it had there.
     return engine.state.active_share
-
-
-if __name__ == "__main__":
-    main()
