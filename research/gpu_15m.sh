@@ -10,31 +10,31 @@ export PYTHONPATH=${SRC:-src} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
 spikeloom="python3 -m spikeloom.cli"
 train=$(ls "$data"/books-*.jsonl.xz | paste -sd,),$data/wikipedia-articles.jsonl.xz,$data/tinystories.jsonl.xz
 valid=$data/valid-books.jsonl.xz,$data/valid-wikipedia.jsonl.xz,$data/valid-tinystories.jsonl
-runs=/tmp/runs; mkdir -p "$runs" "$out"
+runs=${RUNS:-/tmp/runs}; figures=$runs/figures; mkdir -p "$runs" "$out" "$figures"
 slowest=0
 for variant in "$@"; do
   if [ $((SECONDS + slowest)) -gt "$SECONDS_LEFT" ]; then echo "skipped $variant: $SECONDS s used"; continue; fi
   began=$SECONDS
   line=$(grep "^$variant |" research/variants.txt) || { echo "no variant $variant"; exit 2; }
   eval "options=(${line#*|})"
-  tokenizer=$(ls -d "$runs"/*/ 2>/dev/null | head -1)
+  tokenizer=$(ls -d "$runs"/*-"$TOKENS"/ 2>/dev/null | head -1)
   run=$runs/$variant-$TOKENS
   echo "== $variant at $SECONDS s"
   $spikeloom train spikeloom-15m --data "$train" --eval-data "$valid" --out "$run" \
     --max-tokens "$TOKENS" ${tokenizer:+--tokenizer "$tokenizer"} \
     --set training.compile=${COMPILE:-true} --set training.checkpoint_every=500 \
     --set training.sample_every=1500 --set training.log_every=50 --set training.eval_tokens=131072 \
-    "${options[@]}" ${EXTRA:-} --json "$out/$variant.train.json" 2>&1 | tr '\r' '\n' || echo "FAILED $variant"
+    "${options[@]}" ${EXTRA:-} --json "$figures/$variant.train.json" 2>&1 | tr '\r' '\n' || echo "FAILED $variant"
   if [ "${EVAL:-0}" -gt 0 ]; then
     for set in books wikipedia tinystories; do
       file=$(ls "$data"/valid-$set.jsonl*)
       $spikeloom eval "$run" --data "$file" --max-tokens "$EVAL" --batch-size 32 \
-        --json "$out/$variant.$set.json" > "$run/eval.txt"; head -6 "$run/eval.txt"
+        --json "$figures/$variant.$set.json" > "$run/eval.txt"; head -6 "$run/eval.txt"
     done
   fi
-  cp "$run/trainer_state.json" "$out/$variant.trainer_state.json"
-  cp "$run/run.json" "$out/$variant.run.json"
+  cp "$run/trainer_state.json" "$figures/$variant.trainer_state.json"
+  cp "$run/run.json" "$figures/$variant.run.json"
+  tar -C "$figures" -czf "$out/results.tar.gz" $(cd "$figures" && ls *.json)
   [ $((SECONDS - began)) -gt "$slowest" ] && slowest=$((SECONDS - began))
 done
-tar -C "$out" -czf "$out/results.tar.gz" $(cd "$out" && ls *.json) && rm "$out"/*.json
 echo "done at $SECONDS s"

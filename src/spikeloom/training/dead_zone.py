@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch._dynamo.config
 from torch import nn
 from transformers import TrainerCallback
 
@@ -40,6 +41,16 @@ class DeadZoneWarmup(TrainerCallback):
     def finished(self) -> bool:
         """Whether all dead zones are fully open."""
         return all(n.training_fire_level == n.config.fire_level for n in self.neurons)
+
+
+def allow_recompilation(model: nn.Module) -> None:
+    """`torch.compile` specialises on the fire level: one graph a stage, more than its own limit.
+
+    Beyond the limit it would go on without compiling, and say so in a warning only.
+    """
+    stages = max((m.config.fire_level for m in model.modules() if isinstance(m, Neuron)), default=1)
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, 2 * stages + 8)
 
 
 def warm_level(fire_level: int, progress: float, share: float) -> int:

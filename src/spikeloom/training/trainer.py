@@ -26,7 +26,7 @@ from spikeloom.config import TrainingConfig
 from spikeloom.errors import TrainingError
 from spikeloom.model import active_share, fed_weights
 from spikeloom.training.budget import Budget, learning_rate_factor
-from spikeloom.training.dead_zone import DeadZoneWarmup
+from spikeloom.training.dead_zone import DeadZoneWarmup, allow_recompilation
 from spikeloom.training.optimizers import make_optimizer
 
 STAGING = ".saving"
@@ -109,6 +109,8 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         assert self.model is not None
         self.dead_zone = DeadZoneWarmup(self.model, budget, config.dead_zone_warmup)
         self.add_callback(self.dead_zone)
+        if config.compile and config.dead_zone_warmup:
+            allow_recompilation(self.model)
         self._bits = {
             "": tokens_per_byte / math.log(2),
             "eval_": eval_tokens_per_byte / math.log(2),
