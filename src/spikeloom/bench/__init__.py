@@ -9,6 +9,7 @@ from spikeloom.bench.rows import Row
 from spikeloom.errors import ConfigError, did_you_mean
 
 NAMES = {
+    "train": "training steps: spiking beside dense, the Trainer beside a bare loop",
     "decode": "batch-1 decoding: the event-driven engine against its dense twin",
 }
 
