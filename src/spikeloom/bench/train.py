@@ -24,7 +24,7 @@ from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import Timing, summarise
 from spikeloom.config import RunConfig, TrainingConfig, load_config
 from spikeloom.data.python_docs import python_docs
-from spikeloom.model import SpikeloomForCausalLM, active_share, fed_weights
+from spikeloom.model import active_share, fed_weights
 from spikeloom.training.optimizers import make_optimizer
 from spikeloom.training.train import make_model, mixed_precision, train
 from spikeloom.training.twin import twin_of
@@ -89,7 +89,8 @@ class BareLoop:
         self.config = run.training
         self.device = device
         before = torch.cuda.memory_allocated() if device == "cuda" else 0
-        self.model: SpikeloomForCausalLM = make_model(run).to(torch.device(device)).train()
+        with torch.device(device):
+            self.model = make_model(run).train()
         self.fed = fed_weights(self.model).to(device)
         self.optimizer = make_optimizer(self.model, self.config)
         self.forward: Callable = torch.compile(self.model) if self.config.compile else self.model
