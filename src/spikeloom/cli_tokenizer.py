@@ -24,7 +24,7 @@ tokenizer_app = typer.Typer(
 
 _PARTS = ("all", "train", "eval")
 _HEADS = (
-    *("tokens known", "bytes per token", "chars per token", "tokens per word"),
+    *("tokens", "bytes/\ntoken", "chars/\ntoken", "tokens/\nword"),
     *("MB/s", "used", "bytes", "restored"),
 )
 _COLOURS = ("black on cyan", "black on yellow", "black on green", "black on magenta")
@@ -95,7 +95,7 @@ def compare(
 ) -> None:
     """Put tokenizers side by side on the same text: length, speed, vocabulary.
 
-    MB/s is the speed of encoding on one core; `used` the share of the vocabulary that occurs;
+    MB/s is encoding by one core, in processor time; `used` the share of the vocabulary that occurs;
     `bytes` the share of tokens that say less than a character, or that it is unknown; `restored`
     the share of documents that come back exactly.
     """

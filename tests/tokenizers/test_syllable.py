@@ -6,8 +6,9 @@ from tokenizers.decoders import DecodeStream
 from spikeloom import tokenizers
 from spikeloom.data.encoding import pieces
 from spikeloom.inference.generate import Spelling
+from spikeloom.tokenizers import syllable
 from spikeloom.tokenizers.capitals import LITERAL, MARK
-from spikeloom.tokenizers.syllable import hyphenate
+from spikeloom.tokenizers.syllable import agreement, hyphenate
 
 TEXT = (
     "The important photographs of Alice were waiting in the museum. Wonderful weather, wonderful "
@@ -53,12 +54,18 @@ def test_hyphenation_of_anything_adds_up(word):
 
 
 def test_the_model_cuts_known_words_as_pyphen_does(trained):
-    vocabulary = trained.get_vocab()
-    words = {f" {word.strip('.,;!')}".lower() for word in TEXT.split()}
-    known = [word for word in words if all(piece in vocabulary for piece in hyphenate(word))]
-    assert len(known) > 15
-    for word in known:
-        assert trained.tokenize(word) == hyphenate(word)
+    known, agree = agreement(trained, [TEXT])
+    assert known == 1
+    assert agree == 1
+    assert agreement(trained, ["the water the water the unheard"]) == (5 / 6, 1)
+
+
+def test_scores_are_learned_where_frequencies_mislead(monkeypatch):
+    text = "program provide program provide access success access success " * 10 + "process process"
+    assert hyphenate(" process") == [" process"]
+    assert tokenizers.train("syllable", [text], 400).tokenize(" process") == [" process"]
+    monkeypatch.setattr(syllable, "_ROUNDS", 1)  # frequencies alone
+    assert tokenizers.train("syllable", [text], 400).tokenize(" process") == [" pro", "cess"]
 
 
 def test_frequent_syllables_come_first():

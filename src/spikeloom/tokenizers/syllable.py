@@ -69,6 +69,22 @@ def train_syllable(documents: Iterable[str], vocab_size: int) -> PreTrainedToken
     return wrap(backend)
 
 
+def agreement(tokenizer: PreTrainedTokenizerFast, documents: Iterable[str]) -> tuple[float, float]:
+    """How closely a tokenizer of this kind follows pyphen, in shares of the words of a text.
+
+    Returns:
+        The share of words with all syllables in the vocabulary, and, of these, the share that is
+        cut as pyphen cuts it. A word counts as often as it occurs.
+    """
+    vocabulary = tokenizer.get_vocab()
+    words = Counter({w: n for w, n in _count_words(documents).items() if w.lstrip(" ").isalpha()})
+    syllables = {word: hyphenate(word) for word in words}
+    known = [w for w in words if all(piece in vocabulary for piece in syllables[w])]
+    right, _ = _mistakes(tokenizer.backend_tokenizer.model, known, words, syllables)
+    occurrences = sum(words[word] for word in known)
+    return occurrences / max(1, words.total()), right / max(1, occurrences)
+
+
 def hyphenate(word: str) -> list[str]:
     """The syllables of a word, the first with the space before it; anything else in one piece."""
     bare = word.lstrip(" ")
