@@ -56,7 +56,7 @@ REFUSED = [
     ("model.layers", [{"mlp": "relu"}], "(did you mean 'relu2'?)"),
     ("model.layers", [{"decay": "fixed"}], "is not one of learned, gated"),
     ("training.optimizer", "sgd", "is not one of adamw, muon"),
-    ("tokenizer.kind", "wordpiece", "is not one of bpe, char"),
+    ("tokenizer.kind", "wordpiece", "is not one of bpe, char, syllable"),
     # impossible values
     (f"{HEAD}.levels", 0, "0 is impossible, expected between 1 and 127"),
     (f"{HEAD}.fire_level", 25, "expected between 1 and levels (24)"),

@@ -185,7 +185,7 @@ class ModelConfig:
 class TokenizerConfig:
     """Which tokenizer is trained on the data when none is given."""
 
-    kind: Literal["bpe", "char"] = "bpe"
+    kind: Literal["bpe", "char", "syllable"] = "bpe"
     vocab_size: int = 4096
 
     def __post_init__(self) -> None:

@@ -80,7 +80,7 @@ def test_statistics(pair):
     assert 0 < figures["active_share"] < 1
 
 
-@pytest.mark.parametrize("kind", ["char", "bpe"])
+@pytest.mark.parametrize("kind", ["char", "bpe", "syllable"])
 def test_pieces_are_whole_characters(kind):
     words = tokenizers.train(kind, [TEXT * 20], 290)
     backend = tokenizers.literal(words)
@@ -91,7 +91,7 @@ def test_pieces_are_whole_characters(kind):
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-@pytest.mark.parametrize("kind", ["char", "bpe"])
+@pytest.mark.parametrize("kind", ["char", "bpe", "syllable"])
 def test_any_tokens_can_be_spelt(kind):
     # a model that has learned little says bytes that are no UTF-8
     words = tokenizers.train(kind, [TEXT * 20], 290)

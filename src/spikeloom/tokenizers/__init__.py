@@ -22,28 +22,35 @@ from spikeloom.errors import CheckpointError, ConfigError, DataError, did_you_me
 from spikeloom.tokenizers.bpe import train_bpe
 from spikeloom.tokenizers.char import train_char
 from spikeloom.tokenizers.special import SMALLEST_VOCABULARY
+from spikeloom.tokenizers.syllable import SMALLEST_SYLLABLES, train_syllable
 
-_KINDS = {"bpe": train_bpe, "char": train_char}
+_KINDS = {"bpe": train_bpe, "char": train_char, "syllable": train_syllable}
+_SMALLEST = {
+    "bpe": SMALLEST_VOCABULARY,
+    "char": SMALLEST_VOCABULARY,
+    "syllable": SMALLEST_SYLLABLES,
+}
 
 
 def train(kind: str, documents: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Learn a tokenizer from text.
 
     Args:
-        kind: `bpe` (byte-level, learned from the first 50 MB) or `char` (all of the text).
+        kind: `bpe` (byte-level) or `syllable` (English), learned from the first 50 MB; or `char`
+            (all of the text).
         documents: texts; read once.
         vocab_size: the most tokens, special ones included; fewer if the text gives no more.
 
     Raises:
-        ConfigError: unknown kind, or a vocabulary too small for 256 bytes and special tokens.
+        ConfigError: unknown kind, or a vocabulary too small for 256 bytes and the special tokens.
         DataError: there are no documents.
     """
     if kind not in _KINDS:
         near = did_you_mean(kind, _KINDS)
-        raise ConfigError(f"tokenizer kind '{kind}' is unknown{near}: use {' or '.join(_KINDS)}")
-    if vocab_size < SMALLEST_VOCABULARY:
-        need = f"{SMALLEST_VOCABULARY} (256 bytes and the special tokens)"
-        raise ConfigError(f"vocab_size {vocab_size} is too small: {kind} needs at least {need}")
+        raise ConfigError(f"tokenizer kind '{kind}' is unknown{near}: use {', '.join(_KINDS)}")
+    if vocab_size < _SMALLEST[kind]:
+        need = f"{kind} needs at least {_SMALLEST[kind]} to be able to write any text"
+        raise ConfigError(f"vocab_size {vocab_size} is too small: {need}")
     return _KINDS[kind](_not_empty(documents), vocab_size)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from spikeloom.tokenizers.sample import sample
 from spikeloom.tokenizers.special import SPECIAL_TOKENS, wrap
-
-SAMPLE_BYTES = 50_000_000
-"""Merges are learned from the first so many bytes: more text hardly changes a vocabulary."""
 
 # GPT-4's split into words, numbers and punctuation. Numbers break after two digits and not three,
 # because a thousand number tokens would fill a small vocabulary.
@@ -37,14 +35,5 @@ def train_bpe(documents: Iterable[str], vocab_size: int) -> PreTrainedTokenizerF
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=sys.stderr.isatty(),
     )
-    backend.train_from_iterator(_sample(documents), trainer)
+    backend.train_from_iterator(sample(documents), trainer)
     return wrap(backend)
-
-
-def _sample(documents: Iterable[str]) -> Iterator[str]:
-    left = SAMPLE_BYTES
-    for text in documents:
-        yield text[:left]
-        left -= len(text.encode())
-        if left <= 0:
-            return

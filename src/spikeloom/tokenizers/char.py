@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerFast
 from spikeloom.tokenizers.special import SMALLEST_VOCABULARY, SPECIAL_TOKENS, wrap
 
 # ASCII is its own UTF-8, so its characters serve as its bytes and only the upper half needs names.
-_ASCII = [chr(code) for code in range(128)]
-_UPPER_BYTES = [f"<0x{byte:02X}>" for byte in range(128, 256)]
+ASCII = [chr(code) for code in range(128)]
+UPPER_BYTES = [f"<0x{byte:02X}>" for byte in range(128, 256)]
 
 
 def train_char(documents: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -20,10 +20,10 @@ def train_char(documents: Iterable[str], vocab_size: int) -> PreTrainedTokenizer
     counts: Counter[str] = Counter()
     for text in documents:
         counts.update(text)
-    for char in _ASCII:
+    for char in ASCII:
         counts.pop(char, None)
     seen = sorted(counts, key=lambda char: (-counts[char], char))
-    tokens = [*SPECIAL_TOKENS, *_ASCII, *_UPPER_BYTES, *seen[: vocab_size - SMALLEST_VOCABULARY]]
+    tokens = [*SPECIAL_TOKENS, *ASCII, *UPPER_BYTES, *seen[: vocab_size - SMALLEST_VOCABULARY]]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
