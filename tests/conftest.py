@@ -1,7 +1,13 @@
 """What every test shares."""
 
+import os
+
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Before anything imports triton: its programs then run in Python, on the CPU.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")

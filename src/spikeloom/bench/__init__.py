@@ -10,7 +10,9 @@ from spikeloom.errors import ConfigError, did_you_mean
 
 NAMES = {
     "train": "training steps: spiking beside dense, the Trainer beside a bare loop",
+    "attention": "causal SDSA with decay on a GPU: against flash attention and fla",
     "decode": "batch-1 decoding: the event-driven engine against its dense twin",
+    "event": "event-driven product of one token on a GPU: against cuBLAS",
 }
 
 

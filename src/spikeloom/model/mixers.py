@@ -18,7 +18,7 @@ from spikeloom.model.norm import RMSNorm
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.state import LayerState, TokenView
 from spikeloom.neurons import Neuron, Wire
-from spikeloom.ops.attention import chunked, naive
+from spikeloom.ops.attention import sdsa
 
 
 class Mixer(nn.Module):
@@ -112,9 +112,8 @@ class SpikeDrivenAttention(Mixer):
     ) -> tuple[Tensor, LayerState]:
         q, k, v = self.heads(y)
         k, v = (x.repeat_interleave(self.groups, dim=1) for x in (k, v))
-        form = naive if q.shape[2] == 1 else chunked
         memory = state.get("memory") if state else None
-        out, memory = form.sdsa(
+        out, memory = sdsa(
             q / math.sqrt(self.head_dim), k, v, self.log_decay(y), memory, view.starts
         )
         return out.transpose(1, 2).flatten(2), {} if state is None else {"memory": memory}

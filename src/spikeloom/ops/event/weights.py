@@ -42,6 +42,10 @@ class InputMajor:
     def nbytes(self) -> int:
         return self.data.numel() * self.data.element_size()
 
+    def to(self, device: str | torch.device) -> InputMajor:
+        """A copy on a device."""
+        return InputMajor(self.data.to(device), self.scale.to(device))
+
     def dequantised(self) -> Tensor:
         """`[d_out, d_in]` float32, scale included: what `torch.nn.functional.linear` takes."""
         return (self.data.float() * self.scale[:, None]).t()
