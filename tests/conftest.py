@@ -1,7 +1,12 @@
 """What every test shares."""
 
+import os
+
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: its programs run in NumPy
 
 
 @pytest.fixture(autouse=True, scope="session")

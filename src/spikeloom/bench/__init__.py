@@ -10,6 +10,8 @@ from spikeloom.errors import ConfigError, did_you_mean
 
 NAMES = {
     "decode": "batch-1 decoding: the event-driven engine against its dense twin",
+    "lif": "neurons on the step clock (GPU): 16 steps, against a copy and other libraries",
+    "scan": "neurons on the token clock (GPU): 1024 steps, against SpikingJelly and a copy",
 }
 
 
