@@ -4,11 +4,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import DOCUMENTS
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import build_model
 
+from conftest import DOCUMENTS
 from spikeloom.errors import ConfigError, DataError
 from spikeloom.evaluation.perplexity import evaluate, excerpt
 from spikeloom.evaluation.windows import Windows

@@ -9,10 +9,12 @@ from spikeloom.bench.rows import Row
 from spikeloom.errors import ConfigError, did_you_mean
 
 NAMES = {
-    "train": "training steps: spiking beside dense, the Trainer beside a bare loop",
     "attention": "causal SDSA with decay on a GPU: against flash attention and fla",
     "decode": "batch-1 decoding: the event-driven engine against its dense twin",
     "event": "event-driven product of one token on a GPU: against cuBLAS",
+    "lif": "neurons on the step clock (GPU): 16 steps, against a copy and other libraries",
+    "scan": "neurons on the token clock (GPU): 1024 steps, against SpikingJelly and a copy",
+    "train": "training steps: spiking beside dense, the Trainer beside a bare loop",
 }
 
 

@@ -68,7 +68,8 @@ class Alignment:
         self.events += int(payloads.count_nonzero())
         if torch.equal(payloads, wanted):
             return None
-        x, state, starts = (*args, None, None)[:3]
+        x, state, starts, norm = (*args, None, None, None)[:4]
+        x = x if norm is None else norm(x)
         membrane, distance = replay(neuron, x, state, starts, wanted)
         beyond = distance > self.tie
         self.mismatches += int(beyond.sum())

@@ -41,10 +41,10 @@ class MixerBlock(nn.Module):
         self, x: Tensor, view: TokenView, state: LayerState | None
     ) -> tuple[Tensor, LayerState, list[Tensor]]:
         membranes = state or {}
-        y, v_in, rate_in = self.input_neuron(self.norm(x), membranes.get("input"), view.starts)
+        y, v_in, rate_in = self.input_neuron(x, membranes.get("input"), view.starts, self.norm)
         mixed, new_state = self.mixer(y, view, state)
         z, v_out, rate_out = self.output_neuron(
-            self.output_norm(mixed), membranes.get("output"), view.starts
+            mixed, membranes.get("output"), view.starts, self.output_norm
         )
         return self.o_proj(z), _with(new_state, input=v_in, output=v_out), [rate_in, rate_out]
 
@@ -64,7 +64,7 @@ class MLPBlock(nn.Module):
         self, x: Tensor, view: TokenView, state: LayerState | None
     ) -> tuple[Tensor, LayerState, list[Tensor]]:
         membranes = state or {}
-        y, v_in, rate_in = self.input_neuron(self.norm(x), membranes.get("up"), view.starts)
+        y, v_in, rate_in = self.input_neuron(x, membranes.get("up"), view.starts, self.norm)
         out, v_hidden, rate_hidden = self.mlp(y, membranes.get("down"), view.starts)
         return out, _with({}, up=v_in, down=v_hidden), [rate_in, rate_hidden]
 
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
             if state is not None:
                 state.layers[i] = new_state
         y, membrane, rate = self.head_neuron(
-            self.norm(x), state.layers[-1].get("head") if state else None, view.starts
+            x, state.layers[-1].get("head") if state else None, view.starts, self.norm
         )
         if state is not None:
             state.layers[-1] = _with({}, head=membrane)

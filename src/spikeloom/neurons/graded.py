@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spikeloom.config import NeuronConfig
 from spikeloom.neurons.neuron import Neuron
-from spikeloom.ops.lif import memoryless, naive
+from spikeloom.ops.lif import dispatch
 
 
 class GradedLIF(Neuron):
@@ -30,19 +30,21 @@ class GradedLIF(Neuron):
     def initial_values(self) -> dict[str, float]:
         return {**super().initial_values(), "log_theta": math.log(self.config.theta)}
 
-    def fire(self, x: Tensor) -> tuple[Tensor, None, Tensor]:
+    def fire(self, x: Tensor, norm: nn.Module | None) -> tuple[Tensor, None, Tensor]:
         if self.config.clip_membrane is not None:
-            return super().fire(x)
+            return super().fire(x, norm)
         kind = x.device.type  # in mixed precision, cast once here instead of in every product
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        emission, rate = memoryless.graded_emission(x, self.step, dtype=dtype, **self._shape)
+        emission, rate = dispatch.graded_emission(
+            x, self.bias, self.step, norm, dtype=dtype, **self._shape
+        )
         return emission, None, rate
 
     def scan(
         self, x: Tensor, state: Tensor | None, starts: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         theta = self.step
-        s, state = naive.graded_lif(
+        s, state = dispatch.graded_lif(
             x,
             theta,
             state,
@@ -50,6 +52,7 @@ class GradedLIF(Neuron):
             v_reset=self.v_reset,
             clip_membrane=self.config.clip_membrane,
             starts=starts,
+            keep_state=self.remembers,
             **self._shape,
         )
         # The rate counts; its gradient is that of the mean payload, on the scale of one spike.

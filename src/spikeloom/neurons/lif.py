@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spikeloom.neurons.neuron import Neuron
-from spikeloom.ops.lif import naive
+from spikeloom.ops.lif import dispatch
 
 
 class LIF(Neuron):
@@ -18,8 +18,8 @@ class LIF(Neuron):
 
     def scan(
         self, x: Tensor, state: Tensor | None, starts: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        s, state = naive.lif(
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        s, state = dispatch.lif(
             x,
             state,
             beta=self.beta,
@@ -28,5 +28,6 @@ class LIF(Neuron):
             surrogate=self.config.surrogate,
             clip_membrane=self.config.clip_membrane,
             starts=starts,
+            keep_state=self.remembers,
         )
         return s, state, s.float().mean()

@@ -81,28 +81,33 @@ class Neuron(nn.Module):
             init.constant_(getattr(self, name), value)
 
     def forward(
-        self, x: Tensor, state: Tensor | None = None, starts: Tensor | None = None
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        starts: Tensor | None = None,
+        norm: nn.Module | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        x = x + self.bias
+        if self.num_steps == 1 and not self.remembers:
+            return self.fire(x, norm)
+        x = (x if norm is None else norm(x)) + self.bias
         if self.num_steps > 1:
             steps = x.unflatten(0, (-1, self.num_steps)).transpose(0, 1)  # [T, B, L, D]
             emission, _, rate = self.scan(steps, None, None)
             return emission.transpose(0, 1).flatten(0, 1), None, rate
-        if not self.remembers:
-            return self.fire(x)
         first = None if starts is None else starts.transpose(0, 1)[..., None]
         emission, state, rate = self.scan(x.transpose(0, 1), state, first)
         return emission.transpose(0, 1), state, rate
 
-    def fire(self, x: Tensor) -> tuple[Tensor, None, Tensor]:
-        """One step without memory."""
+    def fire(self, x: Tensor, norm: nn.Module | None) -> tuple[Tensor, None, Tensor]:
+        """One step without memory, norm and bias included."""
+        x = (x if norm is None else norm(x)) + self.bias
         emission, _, rate = self.scan(x[None], None, None)
         return emission[0], None, rate
 
     def scan(
         self, x: Tensor, state: Tensor | None, starts: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps along the leading axis: emissions, last membrane, firing rate."""
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Steps along the leading axis: emissions, last membrane (where it passes on), rate."""
         raise NotImplementedError
 
     @property
@@ -121,9 +126,13 @@ class Wire(nn.Module):
         self.size = size
 
     def forward(
-        self, x: Tensor, state: Tensor | None = None, starts: Tensor | None = None
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        starts: Tensor | None = None,
+        norm: nn.Module | None = None,
     ) -> tuple[Tensor, None, Tensor]:
-        return x, None, torch.ones((), device=x.device)
+        return x if norm is None else norm(x), None, torch.ones((), device=x.device)
 
 
 def make_neuron(config: NeuronConfig, size: int, num_steps: int = 1) -> Neuron | Wire:

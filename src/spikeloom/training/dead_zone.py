@@ -15,6 +15,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from spikeloom.neurons import Neuron
+from spikeloom.ops.lif import dispatch
 from spikeloom.training.budget import Budget
 
 
@@ -44,13 +45,17 @@ class DeadZoneWarmup(TrainerCallback):
 
 
 def allow_recompilation(model: nn.Module) -> None:
-    """`torch.compile` specialises on the fire level: one graph a stage, more than its own limit.
+    """Let `torch.compile` follow the fire level of a model that opens its dead zones.
 
-    Beyond the limit it would go on without compiling, and say so in a warning only.
+    It takes a number on a module for a constant and compiles anew when the number changes, at most
+    eight times; then it goes on without compiling, and says so in a warning only. On a GPU the
+    neurons are operators that take any fire level, so there it may be told that it varies; their
+    plain form needs one graph a stage.
     """
     stages = max((m.config.fire_level for m in model.modules() if isinstance(m, Neuron)), default=1)
-    limit = torch._dynamo.config.recompile_limit
-    torch._dynamo.config.recompile_limit = max(limit, 2 * stages + 8)
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 2 * stages + 8)
+    config.allow_unspec_int_on_nn_module = dispatch.TRITON and torch.cuda.is_available()
 
 
 def warm_level(fire_level: int, progress: float, share: float) -> int:

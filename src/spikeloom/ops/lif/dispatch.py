@@ -1,0 +1,82 @@
+"""Which form of a neuron runs: the Triton programs on a GPU, the torch forms everywhere else.
+
+A tensor on a GPU that the programs do not take runs in torch, too, and one printed line says why.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import torch
+from torch import Tensor, nn
+
+from spikeloom.ops.lif import memoryless, naive
+
+GPU_BUILD = torch.version.cuda is not None or torch.version.hip is not None
+TRITON = GPU_BUILD and importlib.util.find_spec("triton") is not None
+if TRITON:  # a CPU build of torch never loads Triton
+    from spikeloom.ops.lif import emission, scan
+
+# Memoryless neurons: whether the Triton program replaces what torch.compile fuses by itself.
+FUSE_NORM = True  # the neurons right behind an RMSNorm
+FUSE_PLAIN = False  # the others: their activation is element-wise, torch.compile fuses all of it
+
+_said: set[str] = set()
+
+
+def lif(
+    x: Tensor, initial_state: Tensor | None = None, *, keep_state: bool = True, **neuron
+) -> tuple[Tensor, Tensor | None]:
+    """As `naive.lif`; the last membrane may be left out (None) without `keep_state`."""
+    if _runs_in_triton(x):
+        return scan.lif(x, initial_state, keep_state=keep_state, **neuron)
+    return naive.lif(x, initial_state, **neuron)
+
+
+def graded_lif(
+    x: Tensor,
+    theta: Tensor,
+    initial_state: Tensor | None = None,
+    *,
+    keep_state: bool = True,
+    **neuron,
+) -> tuple[Tensor, Tensor | None]:
+    """As `naive.graded_lif`; the last membrane may be left out (None) without `keep_state`."""
+    if _runs_in_triton(x):
+        return scan.graded_lif(x, theta, initial_state, keep_state=keep_state, **neuron)
+    return naive.graded_lif(x, theta, initial_state, **neuron)
+
+
+def graded_emission(
+    x: Tensor, bias: Tensor, theta: Tensor, norm: nn.Module | None = None, **neuron
+) -> tuple[Tensor, Tensor]:
+    """As `memoryless.graded_emission(norm(x) + bias, theta, ...)`; no norm if None."""
+    if norm is None:
+        if FUSE_PLAIN and _runs_in_triton(x):
+            return emission.graded_emission(x, bias, theta, **neuron)
+        return memoryless.graded_emission(x + bias, theta, **neuron)
+    if FUSE_NORM and isinstance(norm, nn.RMSNorm) and _runs_in_triton(x, whole_rows=True):
+        return emission.normed_emission(x, norm.weight, bias, theta, eps=norm.eps or 0.0, **neuron)
+    return memoryless.graded_emission(norm(x) + bias, theta, **neuron)
+
+
+def _runs_in_triton(x: Tensor, whole_rows: bool = False) -> bool:
+    if not x.is_cuda:
+        return False
+    if not TRITON:
+        reason = "Triton is not installed"
+    elif x.dtype == torch.float64:
+        reason = "they compute in float32, not float64"
+    elif whole_rows and x.shape[-1] > emission.WIDEST_NORM:
+        reason = f"they hold rows of at most {emission.WIDEST_NORM} channels"
+    else:
+        return True
+    _say_once(reason)
+    return False
+
+
+def _say_once(reason: str) -> None:
+    if reason not in _said:
+        _said.add(reason)
+        print(f"spikeloom: neurons run in torch, not in Triton: {reason}", file=sys.stderr)

@@ -1,0 +1,107 @@
+"""The memoryless graded neuron in Triton, alone or right behind an RMSNorm: one pass each way.
+
+    v = x + bias                              or    v = weight * x / rms(x) + bias
+    y = theta * s(v / theta)                        (`spikeloom.ops.lif.memoryless`)
+
+Rows are tokens, `[N, D]` contiguous. A program takes ROWS rows at a time; the backward programs
+walk through many, hold their sums for the parameters in registers and write one row `[D]` each, to
+be added up in a fixed order. Without a norm a program sees COLS channels, with one all of them.
+"""
+
+import triton
+import triton.language as tl
+
+from spikeloom.ops.lif.triton_step import magnitude, rounded
+
+
+@triton.jit
+def emission_forward(
+    x, weight, bias, theta, y, scale, fired, N, D, eps, levels, fires_at,
+    SIGNED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Emissions, `scale` `[N]` = 1 / rms(x), and how often each program's rows fired."""
+    row, column, exists = _rows(tl.program_id(0) * ROWS, N, D, ROWS, COLS)
+    at = row.to(tl.int64) * D + column
+    here = column < D
+    step = tl.load(theta + column, here, other=1.0).to(tl.float32)
+    v = tl.load(x + at, exists, other=0.0).to(tl.float32)
+    if weight is not None:
+        rms = tl.rsqrt(tl.sum(v * v, axis=1, keep_dims=True) / D + eps)
+        tl.store(scale + row, rms, row < N)
+        v = v * rms * tl.load(weight + column, here, other=0.0).to(tl.float32)
+    v += tl.load(bias + column, here, other=0.0).to(tl.float32)
+    s = _payload(rounded(v * tl.div_rn(1.0, step), levels), fires_at, SIGNED)
+    tl.store(y + at, (step * s).to(y.dtype.element_ty), exists)
+    count = tl.sum(tl.where(exists & (s != 0.0), 1.0, 0.0))
+    tl.store(fired + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), count)
+
+
+@triton.jit
+def emission_backward(
+    x, weight, bias, theta, scale, grad, grad_rate, grad_x, sums,
+    N, D, levels, fires_at, opens,
+    SIGNED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Gradient of x, and per program those of theta, bias and weight: `sums` `[P, 3, D]`."""
+    column = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
+    here = column < D
+    step = tl.load(theta + column, here, other=1.0).to(tl.float32)
+    inverse = tl.div_rn(1.0, step)
+    shift = tl.load(bias + column, here, other=0.0).to(tl.float32)
+    gain = step
+    if weight is not None:
+        gain = tl.load(weight + column, here, other=0.0).to(tl.float32)
+    by_fired = tl.load(grad_rate).to(tl.float32) / (tl.cast(N, tl.float32) * D)
+    zeros = tl.zeros((ROWS, COLS), tl.float32)
+    by_theta, by_bias, by_weight = zeros, zeros, zeros
+    for start in range(tl.program_id(0) * ROWS, N, tl.num_programs(0) * ROWS):
+        row, _, exists = _rows(start, N, D, ROWS, COLS)
+        at = row.to(tl.int64) * D + column
+        g = tl.load(grad + at, exists, other=0.0).to(tl.float32)
+        unit = tl.load(x + at, exists, other=0.0).to(tl.float32)
+        v = unit + shift
+        if weight is not None:
+            rms = tl.load(scale + row, row < N, other=0.0)
+            unit = unit * rms
+            v = unit * gain + shift
+        u = v * inverse
+        k = rounded(u, levels + 1)
+        size = magnitude(k, SIGNED)
+        by_u = tl.where((size > opens) & (size < levels + 0.5), g * step, 0.0)
+        by_u += _rate_slope(u, fires_at, SIGNED) * by_fired
+        by_v = tl.where(exists, by_u * inverse, 0.0)
+        s = _payload(tl.minimum(tl.maximum(k, -levels), levels), fires_at, SIGNED)
+        by_theta += g * s - by_v * u
+        by_bias += by_v
+        if weight is not None:
+            by_weight += by_v * unit
+            by_v = by_v * gain
+            along = tl.sum(by_v * unit, axis=1, keep_dims=True) / D
+            by_v = (by_v - along * unit) * rms
+        tl.store(grad_x + at, by_v.to(grad_x.dtype.element_ty), exists)
+    at = sums + tl.program_id(0).to(tl.int64) * 3 * D + column
+    tl.store(at, tl.sum(by_theta, axis=0)[None, :], here)
+    tl.store(at + D, tl.sum(by_bias, axis=0)[None, :], here)
+    tl.store(at + 2 * D, tl.sum(by_weight, axis=0)[None, :], here)
+
+
+@triton.jit
+def _rows(start, N, D, ROWS: tl.constexpr, COLS: tl.constexpr):
+    row = start + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
+    return row, column, (row < N) & (column < D)
+
+
+@triton.jit
+def _payload(k, fires_at, SIGNED: tl.constexpr):
+    return tl.where(magnitude(k, SIGNED) > fires_at, k, 0.0)
+
+
+@triton.jit
+def _rate_slope(u, boundary, SIGNED: tl.constexpr):
+    """Triangle of area 1 around the firing boundary, pointing away from zero."""
+    distance = tl.abs(magnitude(u, SIGNED) - boundary)
+    slope = tl.maximum(2.0 / boundary - distance * (4.0 / (boundary * boundary)), 0.0)
+    if SIGNED:
+        slope = tl.where(u < 0.0, -slope, slope)
+    return slope

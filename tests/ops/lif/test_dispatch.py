@@ -1,0 +1,76 @@
+"""Which form runs where, and that a fallback on a GPU says so once."""
+
+import pytest
+import torch
+from torch import nn
+
+from spikeloom.ops.lif import dispatch, memoryless, naive
+
+SHAPE = {"levels": 8, "fire_level": 2, "signed": True}
+
+
+class OnGpu:
+    """What dispatch asks of a tensor."""
+
+    is_cuda = True
+    shape = (4, 10_000)
+
+    def __init__(self, dtype=torch.float32):
+        self.dtype = dtype
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch):
+    monkeypatch.setattr(dispatch, "_said", set())
+
+
+def test_a_cpu_takes_the_torch_forms_without_a_word(capsys):
+    x, theta, bias = torch.randn(5, 8), torch.full((8,), 0.3), torch.randn(8)
+    norm = nn.RMSNorm(8, eps=1e-6)
+    pairs = [
+        (dispatch.lif(x, beta=0.5), naive.lif(x, beta=0.5)),
+        (dispatch.graded_lif(x, theta, **SHAPE), naive.graded_lif(x, theta, **SHAPE)),
+        (
+            dispatch.graded_emission(x, bias, theta, **SHAPE),
+            memoryless.graded_emission(x + bias, theta, **SHAPE),
+        ),
+        (
+            dispatch.graded_emission(x, bias, theta, norm, **SHAPE),
+            memoryless.graded_emission(norm(x) + bias, theta, **SHAPE),
+        ),
+    ]
+    for got, wanted in pairs:
+        assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_missing_triton_is_said_once(monkeypatch, capsys):
+    monkeypatch.setattr(dispatch, "TRITON", False)
+    assert not dispatch._runs_in_triton(OnGpu())
+    assert not dispatch._runs_in_triton(OnGpu())
+    said = capsys.readouterr().err
+    assert said == "spikeloom: neurons run in torch, not in Triton: Triton is not installed\n"
+
+
+def test_what_the_programs_do_not_take_is_said(monkeypatch, capsys):
+    emission = pytest.importorskip("spikeloom.ops.lif.emission", reason="needs Triton")
+    monkeypatch.setattr(dispatch, "TRITON", True)
+    monkeypatch.setattr(dispatch, "emission", emission, raising=False)
+    assert dispatch._runs_in_triton(OnGpu())
+    assert not dispatch._runs_in_triton(OnGpu(torch.float64))
+    assert not dispatch._runs_in_triton(OnGpu(), whole_rows=True)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(": ")[2] for line in said] == [
+        "they compute in float32, not float64",
+        "they hold rows of at most 8192 channels",
+    ]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpu_takes_the_programs(dtype, capsys):
+    x = torch.randn(20, 4, 8, device="cuda", dtype=dtype)
+    theta = torch.full((8,), 0.3, device="cuda")
+    assert dispatch.lif(x, keep_state=False)[1] is None
+    assert dispatch.graded_lif(x, theta, keep_state=False, **SHAPE)[1] is None
+    assert capsys.readouterr().err == ""
