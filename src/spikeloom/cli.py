@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spikeloom.cli_prepare import data_app  # with all verbs of `spikeloom data`
 from spikeloom.errors import ConfigError, SpikeloomError
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data_app)
 
 _DISK_ERRORS = (
     errno.EACCES,
@@ -35,7 +37,8 @@ _DISK_ERRORS = (
 )
 SOURCE_HELP = (
     "SOURCE: a .txt/.md/.jsonl/.parquet file (also .gz/.xz/.zst), a folder or glob of them, "
-    "hub:NAME[:split][:column], python-docs, or several joined by commas."
+    "hub:NAME[:split][:column], python-docs, or several joined by commas; or what `data prepare` "
+    "made."
 )
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")

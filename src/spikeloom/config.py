@@ -200,6 +200,7 @@ class TrainingConfig:
     max_tokens: int | None = None
     max_minutes: float | None = None
     context: int | None = None  # tokens per row; null takes model.max_position_embeddings
+    separate_documents: bool = False  # positions and state start anew at every document of a row
     batch_size: int = 32  # rows per optimizer step and process, before accumulation
     gradient_accumulation: int = 1
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: matrices only, AdamW for the rest

@@ -11,7 +11,8 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -28,8 +29,27 @@ _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+@dataclass(frozen=True)
+class Document:
+    """A text, and what its record says about it.
+
+    Attributes:
+        text: the text.
+        about: the other columns of its record, such as `title` or `category`; of a plain file its
+            name without suffixes, as `title`.
+    """
+
+    text: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
 def read(path: Path, column: str | None = None) -> Iterator[str]:
-    """Texts of a file: the whole of a `.txt` or `.md`, one a record of a `.jsonl` or `.parquet`.
+    """Texts of a file, see `read_documents`."""
+    return (document.text for document in read_documents(path, column))
+
+
+def read_documents(path: Path, column: str | None = None) -> Iterator[Document]:
+    """The whole of a `.txt` or `.md`, or a document a record of a `.jsonl` or `.parquet`.
 
     Args:
         path: a file with one of the suffixes in `KNOWN`.
@@ -63,21 +83,23 @@ def without_surrogates(text: str) -> str:
     return _LONE_SURROGATE.sub("\ufffd", text)
 
 
-def _read_text(path: Path) -> Iterator[str]:
+def _read_text(path: Path) -> Iterator[Document]:
     raw = b"".join(_without_nul(path, _chunks(path)))
-    yield _decode(raw, str(path)).replace("\r\n", "\n")
+    yield Document(
+        _decode(raw, str(path)).replace("\r\n", "\n"), {"title": path.name.partition(".")[0]}
+    )
 
 
-def _read_jsonl(path: Path, column: str) -> Iterator[str]:
+def _read_jsonl(path: Path, column: str) -> Iterator[Document]:
     for number, line in enumerate(_lines(_without_nul(path, _chunks(path))), start=1):
         place = f"{path}, line {number}"
         record = _parse(_decode(line, place), place) if line.strip() else None
         if record is not None and (text := _text_in(record, column, path, place)):
             # Only an escape can bring a surrogate past the UTF-8 decoder.
-            yield without_surrogates(text) if b"\\u" in line else text
+            yield _document(record, column, without_surrogates(text) if b"\\u" in line else text)
 
 
-def _read_parquet(path: Path, column: str) -> Iterator[str]:
+def _read_parquet(path: Path, column: str) -> Iterator[Document]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -89,12 +111,16 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
             names = file.schema_arrow.names
             if column not in names:
                 raise DataError(_no_column(str(path), column, names, path))
-            for batch in file.iter_batches(batch_size=256, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    if text := _text_in({column: value}, column, path, str(path)):
-                        yield text
+            for batch in file.iter_batches(batch_size=256):
+                for record in batch.to_pylist():
+                    if text := _text_in(record, column, path, str(path)):
+                        yield _document(record, column, text)
     except (pa.ArrowException, OSError) as exc:
         raise DataError(f"{path} is not a readable parquet file ({_first_line(exc)})") from exc
+
+
+def _document(record: dict[str, Any], column: str, text: str) -> Document:
+    return Document(text, {name: value for name, value in record.items() if name != column})
 
 
 def _parse(line: str, place: str) -> dict[str, Any]:

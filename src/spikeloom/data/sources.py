@@ -23,7 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from spikeloom.data.python_docs import python_docs
-from spikeloom.data.readers import KNOWN, content_suffix, read, without_surrogates
+from spikeloom.data.readers import (
+    KNOWN,
+    Document,
+    content_suffix,
+    read_documents,
+    without_surrogates,
+)
 from spikeloom.errors import DataError, MissingExtraError, did_you_mean
 
 PYTHON_DOCS = "python-docs"
@@ -31,6 +37,11 @@ _HUB = "hub:"
 
 
 def documents(source: str) -> Iterator[str]:
+    """The texts of a source, see `records`."""
+    return (document.text for document in records(source))
+
+
+def records(source: str) -> Iterator[Document]:
     """Every document of a source that is more than white space, read as it is asked for.
 
     Args:
@@ -42,10 +53,10 @@ def documents(source: str) -> Iterator[str]:
     """
     for part in _parts(source):
         empty = True
-        for text in _documents_of(part):
-            if text and not text.isspace():
+        for document in _documents_of(part):
+            if document.text and not document.text.isspace():
                 empty = False
-                yield text
+                yield document
         if empty:
             raise DataError(f"{part} holds no text: it is empty, or nothing but white space")
 
@@ -66,6 +77,16 @@ def fingerprint(source: str) -> str:
     return digest.hexdigest()
 
 
+def files(source: str) -> list[Path]:
+    """The local files that a source reads, in order.
+
+    Raises:
+        DataError: a file of the source is missing.
+    """
+    local = [part for part in _parts(source) if part != PYTHON_DOCS and not part.startswith(_HUB)]
+    return [path for part in local for path in _files(_path_and_column(part)[0])]
+
+
 def _parts(source: str) -> list[str]:
     if Path(source).exists():  # a path may hold a comma itself
         return [source]
@@ -75,15 +96,15 @@ def _parts(source: str) -> list[str]:
     return parts
 
 
-def _documents_of(part: str) -> Iterator[str]:
+def _documents_of(part: str) -> Iterator[Document]:
     if part == PYTHON_DOCS:
-        yield from python_docs()
+        yield from map(Document, python_docs())
     elif part.startswith(_HUB):
         yield from _hub(part)
     else:
         pattern, column = _path_and_column(part)
         for path in _files(pattern):
-            yield from read(path, column)
+            yield from read_documents(path, column)
 
 
 def _facts(part: str) -> Iterator[str]:
@@ -131,7 +152,7 @@ def _missing(path: Path) -> str:
     return f"{path} does not exist{near}"
 
 
-def _hub(part: str) -> Iterator[str]:
+def _hub(part: str) -> Iterator[Document]:
     name, config, split, column = _hub_address(part)
     try:
         import datasets
@@ -147,7 +168,8 @@ def _hub(part: str) -> Iterator[str]:
             if column not in record:
                 has = ", ".join(f"'{key}'" for key in record)
                 raise DataError(f"{part}: no column '{column}'; it has {has}")
-            yield without_surrogates(str(record[column] or ""))
+            text = without_surrogates(str(record.pop(column) or ""))
+            yield Document(text, record)
     except DataError:
         raise
     except Exception as exc:  # the hub's client raises its own errors, httpx's and ValueError

@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from spikeloom import tokenizers
 from spikeloom.checkpoint import step_of
 from spikeloom.config import RunConfig, TrainingConfig
-from spikeloom.data.packing import PackedTokens, TokenRows, pack
+from spikeloom.data.packing import PackedTokens, TokenRows, is_prepared, pack
 from spikeloom.data.sources import documents
 from spikeloom.errors import (
     ConfigError,
@@ -66,10 +66,10 @@ def train(
 
     Args:
         run: model, tokenizer and training config.
-        data: SOURCE of the training text.
+        data: SOURCE of the training text, or a directory that `spikeloom data prepare` made.
         out: checkpoint directory to write.
         eval_data: SOURCE of held-out text; None sets 5% of the documents aside.
-        tokenizer: directory of a tokenizer to use instead of training one.
+        tokenizer: directory of a tokenizer to use instead of the prepared data's, or a new one.
         resume: continue the run that `out` holds.
         title: what the progress bar says.
 
@@ -232,11 +232,13 @@ class BudgetCallback(TrainerCallback):
 
 
 def _tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
-    """The tokenizer of the run in `out`, else the given one, else one trained on the data."""
+    """Of the run in `out`; else the given one, else the prepared data's, or one trained on it."""
     if (out / RUN_FILE).exists():
         return tokenizers.load(out)
     if given is not None:
         return tokenizers.load(given)
+    if is_prepared(data):
+        return tokenizers.load(Path(data) / "tokenizer")
     return tokenizers.train(run.tokenizer.kind, documents(data), run.tokenizer.vocab_size)
 
 
@@ -247,14 +249,15 @@ def _rows(
     held_out = pack(eval_data or data, words, part="all" if eval_data else "eval")
     packed = pack(data, words, part="all" if eval_data else "train")
     limit = max(1, config.eval_tokens // config.context)
-    rows = TokenRows(packed, config.context)
+    separate = config.separate_documents
+    rows = TokenRows(packed, config.context, position_ids=separate)
     at_a_time = config.batch_size * _processes()
     if len(rows) < at_a_time:
         raise DataError(
             f"the data has {len(rows)} rows of {config.context} tokens, a batch needs {at_a_time}: "
             "use more text, or lower training.batch_size or training.context"
         )
-    return rows, TokenRows(held_out, config.context, limit=limit)
+    return rows, TokenRows(held_out, config.context, position_ids=separate, limit=limit)
 
 
 def _tokens_per_byte(packed: PackedTokens) -> float:
