@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "neurons": BASE | {"ops"},
     "model": MODEL,
     "tokenizers": {"errors", "config"},
-    "data": {"errors", "config", "tokenizers"},
+    "data": {"errors", "strict", "config", "tokenizers"},
     "metrics": MODEL,
     "inference": MODEL | DISK,
     "evaluation": MODEL | DISK | {"metrics", "inference"},

@@ -30,6 +30,63 @@ Json = Annotated[
 
 
 @data_app.command()
+def clean(
+    source: Source,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="A .jsonl, .jsonl.gz or .jsonl.xz file.")
+    ],
+    rules: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rules; `data rules` prints the default.")
+    ] = None,
+    redact: Annotated[
+        str | None,
+        typer.Option(metavar="patterns|presidio", help="Replace personal data by [KIND]."),
+    ] = None,
+    lossy_tokenizer: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Remove paragraphs that this tokenizer cannot write."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Source that the records name.")] = None,
+    category: Annotated[str | None, typer.Option(help="Category that the records name.")] = None,
+    category_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="… or the column that holds it.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence that the records name.")] = None,
+    processes: Annotated[int, typer.Option(metavar="N", help="Worker processes.")] = 2,
+    json_file: Json = None,
+) -> None:
+    """Put text in order, drop what is foreign, poor, unwanted or a duplicate; say what and why.
+
+    spikeloom data clean books/ --out clean.jsonl.xz --name books --licence "public domain"
+
+    Paragraphs with <unk> in them are removed; the other columns of a record come along.
+    """
+    from spikeloom.data.cleaning.pipeline import Labelled, Options
+    from spikeloom.data.cleaning.pipeline import clean as run
+    from spikeloom.data.cleaning.rules import load_rules
+
+    given = {"source": name, "category": category, "licence": licence}
+    about = {key: value for key, value in given.items() if value is not None}
+    began = time.perf_counter()
+    report = run(
+        [Labelled(source, about, category_column)],
+        out,
+        load_rules(rules),
+        Options(redact, None if lossy_tokenizer is None else str(lossy_tokenizer), processes),
+    )
+    _print_cleaned(out, report, time.perf_counter() - began)
+    _write_json({"file": str(out), **vars(report)}, json_file)
+
+
+@data_app.command()
+def rules() -> None:
+    """Print the default rules of `data clean`, to be copied and changed."""
+    from spikeloom.data.cleaning.rules import default_rules
+
+    print(default_rules(), end="")
+
+
+@data_app.command()
 def prepare(
     source: Source,
     out: OutFolder,
@@ -67,6 +124,36 @@ def prepare(
     _write_json({"directory": str(out), **statistics}, json_file)
 
 
+@data_app.command()
+def build(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE.yaml", help="See docs/data-prepare.md.")
+    ],
+    out: OutFolder,
+    processes: Annotated[int, typer.Option(metavar="N", help="Worker processes.")] = 2,
+    json_file: Json = None,
+) -> None:
+    """Make a corpus from a recipe: clean its sources, train its tokenizer, prepare its shards.
+
+    spikeloom data build recipe.yaml --out corpus
+
+    Then `spikeloom train … --data corpus/prepared`. Steps that were finished are not done again.
+    """
+    from spikeloom.data.build import PREPARED_FOLDER, load_recipe
+    from spikeloom.data.build import build as run
+
+    began = time.perf_counter()
+    statistics = run(load_recipe(recipe), out, processes)
+    cleaned = statistics["clean"]
+    for name, counts in cleaned["sources"].items():
+        dropped = counts.get("dropped", 0)
+        print(f"{name}: {counts.get('documents', 0):,} documents kept, {dropped:,} dropped")
+    for rule, number in cleaned["dropped"].items():
+        print(f"  dropped by {rule}: {number:,}, such as {cleaned['samples'][rule][0]}")
+    _print_prepared(out / PREPARED_FOLDER, statistics["prepared"], time.perf_counter() - began)
+    _write_json({"directory": str(out), **statistics}, json_file)
+
+
 def _tokenizer(source: str, out: Path, directory: Path | None, preset: str | None) -> Any:
     """The one asked for; for a preset that of an earlier sitting, or a new one."""
     from spikeloom import tokenizers
@@ -82,6 +169,28 @@ def _tokenizer(source: str, out: Path, directory: Path | None, preset: str | Non
     if (out / "tokenizer").is_dir():
         return tokenizers.load(out / "tokenizer")
     return tokenizers.train(wanted.kind, documents(source), wanted.vocab_size)
+
+
+def _print_cleaned(out: Path, report: Any, seconds: float) -> None:
+    import resource
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "documents", "for example", box=None)
+    for kind in ("dropped", "changed"):
+        for rule, number in getattr(report, kind).most_common():
+            examples = report.samples.get(rule, report.samples.get(rule.partition(":")[0], []))
+            table.add_row(f"{kind}: {rule}", f"{number:,}", "\n".join(examples))
+    console = Console(highlight=False)
+    console.print(table, markup=False) if table.row_count else None
+    read, kept = report.read, report.kept
+    peaks = [resource.getrusage(who).ru_maxrss for who in (0, resource.RUSAGE_CHILDREN)]
+    console.print(
+        f"{out}: {kept['documents']:,} of {read['documents']:,} documents, "
+        f"{kept['bytes'] / 1e6:.1f} of {read['bytes'] / 1e6:.1f} MB, {seconds:.1f} s, "
+        f"peak memory {peaks[0] / 1024:.0f} MB here, {peaks[1] / 1024:.0f} MB in the largest worker"
+    )
 
 
 def _print_prepared(out: Path, statistics: dict[str, Any], seconds: float) -> None:

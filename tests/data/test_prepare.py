@@ -66,7 +66,7 @@ def files_of(directory):
     }
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -76,11 +76,11 @@ def prepare_and_die(source, tokenizer, out, layout, after):
 
     def dying(name):
         yield from itertools.islice(whole(name), after)
-        raise Killed
+        raise KilledError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "records", dying)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             prepare(source, tokenizer, out, layout)
 
 
