@@ -154,6 +154,44 @@ def build(
     _write_json({"directory": str(out), **statistics}, json_file)
 
 
+@data_app.command()
+def curriculum(
+    source: Source,
+    out: OutFolder,
+    limit: Annotated[int, typer.Option(metavar="N", help="Most pieces of a phase.")] = 50_000,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Count lengths in its tokens as well.")
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Cut a corpus into phases: words, phrases, sentences, stories, conversations.
+
+    spikeloom data curriculum books/ --out curriculum
+
+    DIR gets a .jsonl a phase, and phases.yaml with their order and sequence lengths.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from spikeloom import tokenizers
+    from spikeloom.data.curriculum import QUANTILES, build_curriculum
+
+    words = None if tokenizer is None else tokenizers.load(tokenizer)
+    statistics = build_curriculum(source, out, limit, seed, words)
+    unit = "characters" if words is None else "tokens"
+    shares = [f"{share:.0%}" for share in QUANTILES]
+    table = Table("phase", "pieces", "found", unit, *shares, "context", box=None)
+    for phase, facts in statistics.items():
+        row = [phase, f"{facts['count']:,}", f"{facts['found']:,}"]
+        if facts["count"]:
+            lengths = [str(facts["length"][unit][share]) for share in shares]
+            row += [f"{facts[unit]:,}", *lengths, str(facts["context"])]
+        table.add_row(*row)
+    Console().print(table)
+    _write_json({"directory": str(out), "phases": statistics}, json_file)
+
+
 def _tokenizer(source: str, out: Path, directory: Path | None, preset: str | None) -> Any:
     """The one asked for; for a preset that of an earlier sitting, or a new one."""
     from spikeloom import tokenizers

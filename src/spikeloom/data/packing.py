@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,8 +21,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import FileSizeColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
@@ -31,6 +28,7 @@ from transformers import PreTrainedTokenizerFast
 from spikeloom import tokenizers
 from spikeloom.data import sources
 from spikeloom.data.encoding import encode_documents
+from spikeloom.data.progress import byte_bar
 from spikeloom.data.readers import Document
 from spikeloom.data.shards import PackedTokens, StreamWriter
 from spikeloom.data.split import sides
@@ -146,7 +144,7 @@ def pack(
         return PackedTokens(directory)
     except DataError:
         pass  # not there yet, or damaged: both call for packing
-    with _new_entry(directory) as folder, byte_bar(progress, part) as count:
+    with _new_entry(directory) as folder, byte_bar(progress, f"tokenising ({part})") as count:
         writer = StreamWriter(folder, tokenizers.size(tokenizer), opening)
         documents = _documents(source, part, eval_share)
         write_streams(documents, tokenizer, {part: writer}, count, writer.close_shard)
@@ -285,14 +283,3 @@ def _replace(folder: Path, directory: Path) -> None:
     except DataError:
         shutil.rmtree(directory, ignore_errors=True)
         os.replace(folder, directory)
-
-
-@contextmanager
-def byte_bar(progress: bool, part: str) -> Iterator[Callable[[int], None]]:
-    """A bar that counts bytes of text as it is told; the total is not known beforehand."""
-    label = "tokenising" if part == "all" else f"tokenising {part}"
-    columns = (TextColumn(label), FileSizeColumn(), TimeElapsedColumn())
-    quiet = not (progress and sys.stderr.isatty())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda size: bar.advance(task, size)

@@ -30,10 +30,10 @@ from spikeloom.data.packing import (
     PREPARED,
     PROGRESS,
     SHARD_TOKENS,
-    byte_bar,
     opening_token,
     write_streams,
 )
+from spikeloom.data.progress import byte_bar
 from spikeloom.data.readers import Document
 from spikeloom.data.shards import PackedTokens, StreamWriter, read_stream
 from spikeloom.data.split import sides
@@ -203,7 +203,7 @@ def _write(
         done.shards = {part: writer.shards for part, writer in writers.items()}
         done.save(out)
 
-    with byte_bar(progress, "all") as count:
+    with byte_bar(progress, "tokenising") as count:
         write_streams(todo, tokenizer, writers, count, commit, layout.shard_tokens)
 
 

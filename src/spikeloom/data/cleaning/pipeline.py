@@ -12,7 +12,6 @@ import json
 import lzma
 import multiprocessing
 import os
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,14 +20,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from rich.console import Console
-from rich.progress import FileSizeColumn, Progress, TextColumn, TimeElapsedColumn
-
 from spikeloom.data import sources
 from spikeloom.data.cleaning.duplicates import Duplicates
 from spikeloom.data.cleaning.judge import SAMPLES, Judge, Options, Verdict, glimpse
 from spikeloom.data.cleaning.rules import Rules
 from spikeloom.data.manifest import this_command, write_manifest
+from spikeloom.data.progress import byte_bar
 from spikeloom.data.readers import Document
 from spikeloom.errors import DataError
 
@@ -123,7 +120,7 @@ def clean(
     """
     out, options, report = Path(out), options or Options(), Report()
     judge = Judge(rules, options)  # also in the main process: to fail before the first byte
-    with _new_file(out) as file, _bar(progress) as count:
+    with _new_file(out) as file, byte_bar(progress, "cleaning") as count:
         documents = _counted(labelled, report, count)
         seen = Duplicates(rules.near_duplicates)
         for verdict in _judged(documents, judge, rules, options):
@@ -246,12 +243,3 @@ def _open(path: Path, suffix: str) -> TextIO:
     else:
         file = path.open("w", encoding="utf-8")
     return cast(TextIO, file)
-
-
-@contextmanager
-def _bar(progress: bool) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("cleaning"), FileSizeColumn(), TimeElapsedColumn())
-    quiet = not (progress and sys.stderr.isatty())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task("cleaning", total=None)
-        yield lambda size: bar.advance(task, size)
