@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spikeloom.cli_prepare import data_app  # with all verbs of `spikeloom data`
+from spikeloom.cli_prepare import data_app, trace  # with all verbs of `spikeloom data`
 from spikeloom.errors import ConfigError, SpikeloomError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
+app.command()(trace)
 
 _DISK_ERRORS = (
     errno.EACCES,
@@ -179,16 +180,23 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
     seed: Seed = 0,
+    category: Annotated[
+        str | None, typer.Option(help="Of the text, for a model trained with metadata.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Likewise.")] = None,
     json_file: Json = None,
 ) -> None:
     """Continue a text, streaming to the terminal."""
+    from spikeloom.inference.conditioned import conditioned_prompt
     from spikeloom.inference.generate import Generator, Sampling
 
     sampling = Sampling(temperature, top_p, seed, max_new_tokens)
     generator = Generator.load(checkpoint)
+    given = {"category": category, "source": source}
+    start = conditioned_prompt(generator, checkpoint, prompt, given)
     pieces = []
     sys.stdout.write(prompt)
-    for piece in generator.stream(prompt, sampling):
+    for piece in generator.stream(start, sampling):
         pieces.append(piece)
         sys.stdout.write(piece)
         sys.stdout.flush()

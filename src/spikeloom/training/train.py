@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from spikeloom import tokenizers
 from spikeloom.checkpoint import step_of
 from spikeloom.config import RunConfig, TrainingConfig
+from spikeloom.data.conditioning import ConditionedRows, Prefixes, metadata_values
 from spikeloom.data.packing import PackedTokens, TokenRows, is_prepared, pack
 from spikeloom.data.sources import documents
 from spikeloom.errors import (
@@ -37,6 +38,10 @@ from spikeloom.training.display import Display, Sampler
 from spikeloom.training.memory import keep_freed_memory
 from spikeloom.training.run_directory import RUN_FILE, claim, is_main, record, staged
 from spikeloom.training.trainer import STATE_FILES, SpikeTrainer
+
+Rows = TokenRows | ConditionedRows
+
+MOST_VALUES = 1000  # of a metadata field that run.json lists
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,9 @@ def train(
         run = fit_to_tokenizer(run, words)
         train_rows, eval_rows = _rows(run.training, data, eval_data, words)
         if is_main():
-            record(out, words, {**to_dict(run), "data": data, "eval_data": eval_data})
+            named = metadata_values(train_rows.packed, run.training.metadata, MOST_VALUES)
+            told = {"data": data, "eval_data": eval_data, "metadata": named}
+            record(out, words, {**to_dict(run), **told})
     with _memory_advice(run.training):
         model = make_model(run)
         display = Display(budget, tokens_per_step, title)
@@ -143,7 +150,7 @@ def make_trainer(
     display: Display,
     model: SpikeloomForCausalLM,
     words: Any,
-    train_rows: TokenRows,
+    train_rows: Rows,
     eval_rows: TokenRows,
 ) -> SpikeTrainer:
     """The Trainer of a run, with our display in place of its own."""
@@ -244,13 +251,15 @@ def _tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
 
 def _rows(
     config: TrainingConfig, data: str, eval_data: str | None, words: Any
-) -> tuple[TokenRows, TokenRows]:
+) -> tuple[Rows, TokenRows]:
     assert config.context is not None
     held_out = pack(eval_data or data, words, part="all" if eval_data else "eval")
     packed = pack(data, words, part="all" if eval_data else "train")
     limit = max(1, config.eval_tokens // config.context)
     separate = config.separate_documents
-    rows = TokenRows(packed, config.context, position_ids=separate)
+    rows: Rows = TokenRows(packed, config.context, position_ids=separate)
+    if config.metadata:
+        rows = ConditionedRows(packed, config.context, Prefixes(words, config.metadata), separate)
     at_a_time = config.batch_size * _processes()
     if len(rows) < at_a_time:
         raise DataError(
