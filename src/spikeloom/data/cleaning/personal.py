@@ -7,7 +7,9 @@ and with a spaCy model also names. A tagger of our own is one more finder.
 
 from __future__ import annotations
 
+import multiprocessing
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -16,10 +18,9 @@ from spikeloom.errors import ConfigError, MissingExtraError
 
 FINDERS = ("patterns", "presidio")
 _MODELS = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm")
-# Not places, dates, nationalities and addresses of pages, which are no secrets of a person.
+# Not mail (its check wants the network; the pattern finds it), nor places, dates, nationalities and addresses of pages, which are no secrets of a person.
 _ENTITIES = (
     "PERSON",
-    "EMAIL_ADDRESS",
     "PHONE_NUMBER",
     "CREDIT_CARD",
     "CRYPTO",
@@ -159,4 +160,7 @@ def _spacy_engine() -> Any:
     engine = SpacyNlpEngine(models=[{"lang_code": "en", "model_name": (installed or ["en"])[0]}])
     if not installed:
         engine.nlp = {"en": spacy.blank("en")}
+        if multiprocessing.parent_process() is None:  # said once, not by every worker
+            wanted = " or ".join(_MODELS)
+            print(f"presidio finds no names: install a spaCy model ({wanted})", file=sys.stderr)
     return engine
