@@ -33,7 +33,9 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trace(prepared):
-    return Trace(prepared)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracing, "_BLOCK", 1000)
+        return Trace(prepared)
 
 
 def test_a_passage_is_found_where_it_stands(trace):

@@ -32,6 +32,7 @@ from spikeloom.data.shards import PackedTokens, Spliced
 from spikeloom.errors import DataError
 
 _GRAM, _EVERY = 3, 2
+_BLOCK = 1 << 22  # tokens indexed at a time
 _MULTIPLIERS = np.asarray([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D], np.uint32)  # odd: no two ids meet
 
 Hashes = NDArray[np.uint32]
@@ -72,7 +73,8 @@ class Trace:
         self._folder = Path(directory) / "train"
         self._packed = PackedTokens(self._folder)
         self._tokenizer = tokenizers.load(Path(directory) / "tokenizer")
-        sizes = np.diff(np.append(self._packed.documents, len(self._packed)))
+        self._ends = np.append(self._packed.documents[1:], len(self._packed))
+        sizes = self._ends - self._packed.documents
         self._firsts = np.append(0, np.cumsum(-(-sizes // CHUNK_TOKENS)))  # chunk of each document
         self._ids = ChunkIds(self._packed)
         self._postings = [self._shard(index) for index in range(len(self._shards()))]
@@ -109,10 +111,9 @@ class Trace:
     def _hit(self, chunk: int, share: float, ids: NDArray[np.int64]) -> Hit:
         document = int(np.searchsorted(self._firsts, chunk, side="right")) - 1
         begin = int(self._packed.documents[document])
-        ends = np.append(self._packed.documents, len(self._packed))
         number = chunk - int(self._firsts[document])
         start = begin + number * CHUNK_TOKENS
-        stop = min(start + CHUNK_TOKENS, int(ends[document + 1]))
+        stop = min(start + CHUNK_TOKENS, int(self._ends[document]))
         tokens = np.asarray(self._packed.tokens[max(start, begin + 1) : stop]).astype(np.int64)
         return Hit(
             self._ids.name(document, number),
@@ -149,17 +150,25 @@ class Trace:
     def _build(self, index: int) -> NDArray[np.uint64]:
         """The sorted postings of a shard."""
         shards = self._shards()
-        base = sum(map(len, shards[:index]))
-        tokens = shards[index].astype(np.uint32)
-        at = base + np.arange(len(tokens) - _GRAM + 1)
+        base, tokens = sum(map(len, shards[:index])), shards[index]
+        blocks = range(0, len(tokens), _BLOCK)
+        return np.unique(
+            np.concatenate(
+                [self._block(tokens[at : at + _BLOCK + _GRAM - 1], base + at) for at in blocks]
+            )
+        )
+
+    def _block(self, tokens: NDArray[Any], base: int) -> NDArray[np.uint64]:
+        """The postings of some tokens, which start at an offset of the stream."""
+        hashes = _hashes(tokens)
+        kept = np.flatnonzero(hashes % _EVERY == 0)
+        at = base + kept
         document = np.searchsorted(self._packed.documents, at, side="right") - 1
         begin = self._packed.documents[document]
-        ends = np.append(self._packed.documents[1:], len(self._packed))[document]
         chunk = self._firsts[document] + (at - begin) // CHUNK_TOKENS
-        hashes = _hashes(tokens)
+        postings = hashes[kept].astype(np.uint64) << np.uint64(32) | chunk.astype(np.uint64)
         # Not over the border of a document, nor with the token that opens it.
-        keep = (hashes % _EVERY == 0) & (at > begin) & (at + _GRAM <= ends)
-        return np.unique(hashes[keep].astype(np.uint64) << np.uint64(32) | chunk[keep].astype("u8"))
+        return postings[(at > begin) & (at + _GRAM <= self._ends[document])]
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, text: str) -> NDArray[np.int64]:

@@ -18,7 +18,8 @@ from spikeloom.errors import ConfigError, MissingExtraError
 
 FINDERS = ("patterns", "presidio")
 _MODELS = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm")
-# Not mail (its check wants the network; the pattern finds it), nor places, dates, nationalities and addresses of pages, which are no secrets of a person.
+# Not mail (its check wants the network; the pattern finds it), nor places, dates, nationalities and
+# addresses of pages, which are no secrets of a person.
 _ENTITIES = (
     "PERSON",
     "PHONE_NUMBER",
