@@ -50,8 +50,11 @@ def test_small_batches_give_the_same_pieces_as_one(bpe, documents):
         np.testing.assert_array_equal(one.ids, other.ids)
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.one_of(words.map("".join), st.text(max_size=60)))
+seams = st.text(st.sampled_from("abS1é²\u0301'’.,-_ \n\r\t\u00a0"), max_size=20)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.one_of(words.map("".join), seams, st.text(max_size=60)))
 def test_word_by_word_gives_the_same_tokens(bpe, text):
     backend = tokenizers.literal(bpe)
     encode = encoding._encoder(backend)

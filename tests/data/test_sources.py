@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from spikeloom.data import sources
-from spikeloom.data.sources import documents, fingerprint
+from spikeloom.data.sources import documents, files, fingerprint, records
 from spikeloom.errors import DataError, MissingExtraError
 
 
@@ -149,3 +149,12 @@ def test_reading_sources_does_not_load_torch():
     code = "import sys, spikeloom.data.sources; sys.exit('torch' in sys.modules)"
     path = str(Path(sources.__file__).parents[2])
     assert os.spawnve(os.P_WAIT, sys.executable, ["py", "-c", code], {"PYTHONPATH": path}) == 0
+
+
+def test_records_carry_their_other_columns(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "title": "A", "topics": ["x"]}\n')
+    (tmp_path / "b.txt").write_text("two")
+    source = f"{tmp_path / 'a.jsonl'},{tmp_path / 'b.txt'}"
+    found = [(document.text, document.about) for document in records(source)]
+    assert found == [("one", {"title": "A", "topics": ["x"]}), ("two", {"title": "b"})]
+    assert files(f"{source},python-docs,hub:a/b") == [tmp_path / "a.jsonl", tmp_path / "b.txt"]

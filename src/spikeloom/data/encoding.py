@@ -19,12 +19,13 @@ from spikeloom.tokenizers.bpe import word_splitter
 PIECE_CHARACTERS = 1 << 18
 _BATCH_CHARACTERS = 1 << 22
 _BATCH_PIECES = 4096
-_MOST_WORDS = 1 << 20  # in the table of `_Words`; English prose has 10,000 to 20,000 new ones a MB
+_MOST_WORDS = 1 << 20  # in the table of `_Words`; a MB of English prose brings some thousand new ones
 
 # Before the first word of a line, or before the space of a word: our pre-tokenizers split there
 # anyway, so that a long document has the same tokens in pieces as in one.
 _SEAM = re.compile(r"(?<=\n)(?=\w)|(?<=\w)(?= \w)")
-_WORD_SEAM = re.compile(r"(?<=\n)(?=\w)|(?<=\S)(?= \w)")
+# The same, and between a letter and what is no letter: more and shorter words, fewer of them new.
+_WORD_SEAM = re.compile(r"(?<=\n)(?=\w)|(?<=\S)(?= \w)|(?<=[a-zA-Z])(?=[^\w\s])")
 
 Encode = Callable[[list[str]], Iterable[NDArray[np.uint32]]]
 
