@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spikeloom.cli_prepare import data_app, trace  # with all verbs of `spikeloom data`
+from spikeloom.cli_data import data_app
+from spikeloom.cli_prepare import trace
 from spikeloom.errors import ConfigError, SpikeloomError
 
 app = typer.Typer(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import typer
 
+from spikeloom.cli_prepare import prepare_app
+
 data_app = typer.Typer(
     name="data",
     help="Get text from the web or a dump, clean it, turn it into records, and publish it.",
@@ -14,6 +16,7 @@ data_app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+data_app.add_typer(prepare_app)
 
 
 @data_app.callback()

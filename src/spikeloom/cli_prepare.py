@@ -1,4 +1,4 @@
-"""The verbs of `spikeloom data` that work on text at hand: clean it, build and pack a corpus.
+"""`spikeloom data …`: verbs on text at hand, that clean it, and build and pack a corpus.
 
 Like cli.py: one function per verb, and what a verb needs is imported when it runs.
 """
@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spikeloom.cli_data import data_app
 from spikeloom.errors import ConfigError
+
+prepare_app = typer.Typer()
 
 Source = Annotated[
     str,
@@ -29,7 +30,7 @@ Json = Annotated[
 ]
 
 
-@data_app.command()
+@prepare_app.command()
 def clean(
     source: Source,
     out: Annotated[
@@ -78,7 +79,7 @@ def clean(
     _write_json({"file": str(out), **vars(report)}, json_file)
 
 
-@data_app.command()
+@prepare_app.command()
 def rules(json_file: Json = None) -> None:
     """Print the default rules of `data clean`, to be copied and changed."""
     from dataclasses import asdict
@@ -89,7 +90,7 @@ def rules(json_file: Json = None) -> None:
     _write_json(asdict(load_rules()), json_file)
 
 
-@data_app.command()
+@prepare_app.command()
 def prepare(
     source: Source,
     out: OutFolder,
@@ -127,7 +128,7 @@ def prepare(
     _write_json({"directory": str(out), **statistics}, json_file)
 
 
-@data_app.command()
+@prepare_app.command()
 def build(
     recipe: Annotated[
         Path, typer.Argument(metavar="RECIPE.yaml", help="See docs/data-prepare.md.")
@@ -157,7 +158,7 @@ def build(
     _write_json({"directory": str(out), **statistics}, json_file)
 
 
-@data_app.command()
+@prepare_app.command()
 def curriculum(
     source: Source,
     out: OutFolder,

@@ -19,7 +19,9 @@ from spikeloom.tokenizers.bpe import word_splitter
 PIECE_CHARACTERS = 1 << 18
 _BATCH_CHARACTERS = 1 << 22
 _BATCH_PIECES = 4096
-_MOST_WORDS = 1 << 20  # in the table of `_Words`; a MB of English prose brings some thousand new ones
+_MOST_WORDS = (
+    1 << 20
+)  # in the table of `_Words`; a MB of English prose brings some thousand new ones
 
 # Before the first word of a line, or before the space of a word: our pre-tokenizers split there
 # anyway, so that a long document has the same tokens in pieces as in one.
