@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spikeloom.cli_data import data_app
 from spikeloom.errors import ConfigError, SpikeloomError
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data_app)
 
 _DISK_ERRORS = (
     errno.EACCES,
