@@ -5,6 +5,10 @@ Like cli.py: one function per verb, and what a verb needs is imported when it ru
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
 
 data_app = typer.Typer(
@@ -15,7 +19,149 @@ data_app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
+]
+Out = Annotated[
+    Path, typer.Option(metavar="FILE.jsonl", help="Where records go; a second run adds to it.")
+]
+Contact = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SPIKELOOM_CONTACT",
+        metavar="MAIL_OR_URL",
+        help="Tells the server who asks (good manners); kept out of the manifest.",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of the random choices.")]
+
+
+def hidden(environment: str) -> Any:
+    """An address that only tests and mirrors change."""
+    return typer.Option(envvar=environment, hidden=True, metavar="URL")
+
 
 @data_app.callback()
 def about() -> None:
     """Every verb leaves a manifest beside its output, and goes on where it was stopped."""
+
+
+@data_app.command()
+def wikipedia(
+    out: Out,
+    shelf: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A shelf (see `data shelves`); repeatable."),
+    ] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="The tree below any category; repeatable."),
+    ] = None,
+    titles: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Titles to take, one a line.")
+    ] = None,
+    max_articles: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Articles in the output: 100, or all --titles."),
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Steps below a category that count.")
+    ] = None,
+    max_candidates: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Articles of a shelf to look up views for.")
+    ] = 2000,
+    top_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the most viewed; see below.")
+    ] = 0.5,
+    months: Annotated[int, typer.Option(min=1, max=96, help="Whole months of views.")] = 12,
+    language: Annotated[str, typer.Option(help="Which Wikipedia; shelves are English.")] = "en",
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=8, metavar="N", help="Requests under way at a time.")
+    ] = 3,
+    contact: Contact = None,
+    seed: Seed = 0,
+    site: Annotated[str | None, hidden("SPIKELOOM_WIKI")] = None,
+    views_api: Annotated[str | None, hidden("SPIKELOOM_VIEWS_API")] = None,
+    json_file: Json = None,
+) -> None:
+    """Collect much-read Wikipedia articles as plain text, by shelf, category or title.
+
+    spikeloom data wikipedia --shelf physics --shelf people --max-articles 500 --out wiki.jsonl
+
+    Shelves take turns. Half of each (--top-share) are its most viewed articles; the rest is drawn
+    with weight sqrt(views). The same command goes on after a stop; more articles only add.
+    """
+    from spikeloom.data.progress import progress_bar
+    from spikeloom.data.web import wikipedia as collecting
+    from spikeloom.data.web.client import Client, Manners
+    from spikeloom.data.web.mediawiki import VIEWS_API, Wiki
+    from spikeloom.data.web.shelves import chosen
+
+    wish = collecting.Wish(
+        shelves=chosen(shelf or [], category or [], depth),
+        titles=collecting.read_titles(titles) if titles else (),
+        max_articles=max_articles or (100 if shelf or category else None),
+        max_candidates=max_candidates,
+        top_share=top_share,
+        months=months,
+        concurrency=concurrency,
+        seed=seed,
+    )
+    address = (site or f"https://{language}.wikipedia.org").rstrip("/")
+    with Client(Manners(contact=contact)) as client, progress_bar() as progress:
+        wiki = Wiki(client, address, views_api or VIEWS_API)
+        outcome = collecting.collect(wiki, wish, out, progress)
+    inputs = [titles] if titles else []
+    _finish(out, address, outcome.licence, outcome.counts(), json_file, inputs)
+
+
+@data_app.command()
+def shelves(json_file: Json = None) -> None:
+    """List the shelves that `data wikipedia --shelf` knows, with their categories."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from spikeloom.data.web.shelves import SHELVES
+
+    table = Table("shelf", "steps down", "categories", box=None)
+    for shelf in SHELVES.values():
+        table.add_row(shelf.name, str(shelf.depth), ", ".join(shelf.roots))
+    Console().print(table)
+    rows = {shelf.name: {"depth": shelf.depth, "roots": shelf.roots} for shelf in SHELVES.values()}
+    _write_json({"shelves": rows}, json_file)
+
+
+def _finish(
+    out: Path,
+    source: str,
+    licence: str | list[str],
+    counts: dict[str, Any],
+    json_file: Path | None,
+    inputs: list[Path] | None = None,
+) -> None:
+    """Leave the manifest, and say what there is now."""
+    from spikeloom.data.manifest import this_command, write_manifest
+
+    command = this_command()
+    write_manifest(
+        out, source=source, licence=licence, counts=counts, command=command, inputs=inputs or []
+    )
+    print(f"{out}: {_in_words(counts)}")
+    _write_json({"output": str(out), "licence": licence, **counts}, json_file)
+
+
+def _in_words(counts: dict[str, Any]) -> str:
+    """`12 articles, 3 new; passed over: 2 missing`, for counts in one level of groups."""
+    plain = [f"{value} {name}" for name, value in counts.items() if isinstance(value, int)]
+    groups = [
+        f"{name.replace('_', ' ')}: " + ", ".join(f"{n} {what}" for what, n in value.items())
+        for name, value in counts.items()
+        if isinstance(value, dict) and value
+    ]
+    return "; ".join([", ".join(plain), *groups])
+
+
+def _write_json(report: Any, file: Path | None) -> None:
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")

@@ -1,0 +1,18 @@
+"""A web of our own for every test of this folder."""
+
+import pytest
+from web_server import Site
+
+from spikeloom.data.web.client import Client, Manners
+
+
+@pytest.fixture
+def site():
+    with Site() as site:
+        yield site
+
+
+@pytest.fixture
+def client():
+    with Client(Manners(contact="me@example.org", first_wait=0.01, timeout=0.5)) as client:
+        yield client
