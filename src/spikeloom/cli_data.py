@@ -116,6 +116,36 @@ def wikipedia(
 
 
 @data_app.command()
+def dump(
+    file: Annotated[
+        Path, typer.Argument(metavar="DUMP", help="pages-articles.xml, also .bz2, .xz, .gz, .zst.")
+    ],
+    out: Out,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the texts; known for the Wikimedia wikis.")
+    ] = None,
+    max_articles: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop at so many in the output.")
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Turn a MediaWiki XML dump into plain-text articles, in bounded memory.
+
+    spikeloom data dump enwiki-latest-pages-articles.xml.bz2 --out wiki.jsonl
+
+    Redirects, other namespaces and disambiguation pages are left out and counted.
+    """
+    from spikeloom.data.progress import progress_bar
+    from spikeloom.data.web.dump import Dump, convert
+
+    source = Dump(file)
+    with progress_bar() as progress:
+        licence, counts = convert(source, out, licence, max_articles, progress)
+    named = f"{source.site} ({source.base})"
+    _finish(out, named, licence, dict(counts), json_file, [file])
+
+
+@data_app.command()
 def shelves(json_file: Json = None) -> None:
     """List the shelves that `data wikipedia --shelf` knows, with their categories."""
     from rich.console import Console

@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import json
 import lzma
@@ -13,6 +14,7 @@ from spikeloom.errors import DataError, MissingExtraError
 COMPRESS = {
     "": bytes,
     ".gz": gzip.compress,
+    ".bz2": bz2.compress,
     ".xz": lzma.compress,
     ".zst": zstandard.ZstdCompressor().compress,
 }
@@ -50,14 +52,14 @@ def test_a_text_file_is_one_document(tmp_path, compression):
     assert list(read(path)) == ["a\nb\n"]
 
 
-@pytest.mark.parametrize("compression", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("compression", [".gz", ".bz2", ".xz", ".zst"])
 def test_a_truncated_file_is_refused(tmp_path, compression):
     whole = COMPRESS[compression](jsonl(RECORDS))
     path = write(tmp_path / f"a.jsonl{compression}", whole[: len(whole) - 20])
     assert "cut short" in complaint(path)
 
 
-@pytest.mark.parametrize("compression", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("compression", [".gz", ".bz2", ".xz", ".zst"])
 def test_a_file_that_is_not_what_its_suffix_says_is_refused(tmp_path, compression):
     path = write(tmp_path / f"a.jsonl{compression}", b"plain text, not compressed at all\n" * 9)
     assert f"not a valid {compression} file" in complaint(path)

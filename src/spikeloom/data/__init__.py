@@ -1,6 +1,6 @@
 """From a source of text to rows of tokens.
 
-    sources.documents ── readers (txt, jsonl, parquet, gz/xz/zst), python_docs, the hub
+    sources.documents ── readers (txt, jsonl, parquet, gz/bz2/xz/zst), python_docs, the hub
       -> split.split_documents   which side a document is on: training or evaluation
       -> packing.pack            tokenised once, kept as a memory-mapped stream
       -> packing.TokenRows       rows of `context` tokens for a DataLoader

@@ -6,6 +6,7 @@ document and not the file. Whatever is wrong with a file is a one-line `DataErro
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import lzma
@@ -20,11 +21,15 @@ from spikeloom.errors import DataError, MissingExtraError, did_you_mean
 
 TEXT_SUFFIXES = (".txt", ".md")
 RECORD_SUFFIXES = (".jsonl", ".parquet")
-COMPRESSIONS = (".gz", ".xz", ".zst")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 KNOWN = f"{', '.join(TEXT_SUFFIXES + RECORD_SUFFIXES)}, each also with {', '.join(COMPRESSIONS)}"
 
 _CHUNK = 1 << 20  # bytes read from a file at a time
-_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+_OPENERS: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -64,12 +69,12 @@ def without_surrogates(text: str) -> str:
 
 
 def _read_text(path: Path) -> Iterator[str]:
-    raw = b"".join(_without_nul(path, _chunks(path)))
+    raw = b"".join(_without_nul(path, chunks(path)))
     yield _decode(raw, str(path)).replace("\r\n", "\n")
 
 
 def _read_jsonl(path: Path, column: str) -> Iterator[str]:
-    for number, line in enumerate(_lines(_without_nul(path, _chunks(path))), start=1):
+    for number, line in enumerate(_lines(_without_nul(path, chunks(path))), start=1):
         place = f"{path}, line {number}"
         record = _parse(_decode(line, place), place) if line.strip() else None
         if record is not None and (text := _text_in(record, column, path, place)):
@@ -85,7 +90,7 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
         raise MissingExtraError("pyarrow", "parquet") from None
     packed = path.suffix.lower() in COMPRESSIONS
     try:
-        with pq.ParquetFile(BytesIO(b"".join(_chunks(path))) if packed else path) as file:
+        with pq.ParquetFile(BytesIO(b"".join(chunks(path))) if packed else path) as file:
             names = file.schema_arrow.names
             if column not in names:
                 raise DataError(_no_column(str(path), column, names, path))
@@ -151,8 +156,12 @@ def _without_nul(path: Path, chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    """The decompressed bytes of a file."""
+def chunks(path: Path) -> Iterator[bytes]:
+    """The decompressed bytes of a file, a mebibyte at a time.
+
+    Raises:
+        DataError: the file cannot be read, or is cut short.
+    """
     suffix = path.suffix.lower()
     try:
         with _OPENERS.get(suffix, open)(path, "rb") as file:
@@ -162,7 +171,9 @@ def _chunks(path: Path) -> Iterator[bytes]:
     except (zlib.error, lzma.LZMAError, gzip.BadGzipFile) as exc:
         raise DataError(f"{path} is not a valid {suffix} file ({_first_line(exc)})") from exc
     except OSError as exc:
-        raise DataError(f"{path} cannot be read: {exc.strerror or _first_line(exc)}") from exc
+        if exc.errno is None:  # bz2's way to say it
+            raise DataError(f"{path} is not a valid {suffix} file ({_first_line(exc)})") from exc
+        raise DataError(f"{path} cannot be read: {exc.strerror}") from exc
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:

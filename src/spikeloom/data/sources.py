@@ -10,7 +10,7 @@ A source is one of these, or several joined with commas:
     hub:OWNER/NAME[:split][:column]          a data set of the hub, streamed
     hub:OWNER/NAME/CONFIG[:split][:column]   … one of its configurations
 
-Files may end in `.gz`, `.xz` or `.zst` as well.
+Files may end in `.gz`, `.bz2`, `.xz` or `.zst` as well.
 """
 
 from __future__ import annotations
