@@ -146,6 +146,104 @@ def dump(
 
 
 @data_app.command()
+def books(
+    out: Out,
+    ids: Annotated[
+        list[int] | None, typer.Argument(metavar="[ID]...", help="Project Gutenberg numbers.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, max=100, metavar="N", help="Most downloaded this month.")
+    ] = None,
+    shelf: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A list of ours: philosophy.")
+    ] = None,
+    unwrap: Annotated[
+        bool, typer.Option("--unwrap", help="One line a paragraph; verse stays.")
+    ] = False,
+    contact: Contact = None,
+    site: Annotated[
+        str | None, typer.Option(envvar="SPIKELOOM_GUTENBERG", metavar="URL", help="A mirror.")
+    ] = None,
+    spacing: Annotated[
+        float | None, typer.Option(min=0.0, metavar="S", help="Seconds between requests: 2.")
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Collect Project Gutenberg books without their boiler-plate.
+
+    spikeloom data books 84 1342 --shelf philosophy --out books.jsonl
+
+    Only books in the public domain (in the USA) are taken; those without both marks of the
+    boiler-plate may be cut short, and are left out. All that is left out is counted.
+    """
+    from spikeloom.data.progress import progress_bar
+    from spikeloom.data.web import books as collecting
+    from spikeloom.data.web.client import Client, Manners
+    from spikeloom.data.web.gutenberg import SITE, SPACING, Gutenberg
+    from spikeloom.errors import DataError
+
+    manners = Manners(contact=contact, spacing=SPACING if spacing is None else spacing)
+    with Client(manners) as client, progress_bar() as progress:
+        gutenberg = Gutenberg(client, (site or SITE).rstrip("/"))
+        numbers = list(ids or []) + (collecting.numbers_of(shelf) if shelf else [])
+        numbers += gutenberg.top()[:top] if top else []
+        if not numbers:
+            raise DataError("nothing named: give numbers, --top or --shelf")
+        counts = collecting.collect(gutenberg, numbers, out, unwrap, progress)
+    _finish(out, gutenberg.site, "Public domain in the USA", dict(counts), json_file)
+
+
+@data_app.command()
+def papers(
+    out: Out,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="arXiv identifiers: 1706.03762")
+    ] = None,
+    id_list: Annotated[
+        Path | None, typer.Option("--list", metavar="FILE", help="Identifiers, one a line.")
+    ] = None,
+    much_cited: Annotated[
+        bool, typer.Option("--much-cited", help="Our own list: language and spiking models.")
+    ] = False,
+    full_text: Annotated[
+        bool, typer.Option("--full-text/--abstracts", help="Look for free full texts as well.")
+    ] = True,
+    contact: Contact = None,
+    spacing: Annotated[
+        float | None, typer.Option(min=0.0, metavar="S", help="Seconds between requests: 3.")
+    ] = None,
+    api: Annotated[str | None, hidden("SPIKELOOM_ARXIV_API")] = None,
+    oai: Annotated[str | None, hidden("SPIKELOOM_ARXIV_OAI")] = None,
+    html: Annotated[str | None, hidden("SPIKELOOM_ARXIV_HTML")] = None,
+    json_file: Json = None,
+) -> None:
+    """Collect arXiv papers: full text where the licence allows copies, else the abstract.
+
+    spikeloom data papers 1706.03762 --much-cited --out papers.jsonl
+
+    Only Creative Commons licences allow copies; `part` of a record says what its text is.
+    """
+    from spikeloom.data.progress import progress_bar
+    from spikeloom.data.web import arxiv as services
+    from spikeloom.data.web import papers as collecting
+    from spikeloom.data.web.client import Client, Manners
+    from spikeloom.errors import DataError
+
+    numbers = [services.read_number(word) for word in ids or []]
+    numbers += collecting.read_list(id_list) if id_list else []
+    numbers += collecting.much_cited() if much_cited else []
+    if not numbers:
+        raise DataError("nothing named: give identifiers, --list or --much-cited")
+    manners = Manners(contact=contact, spacing=services.SPACING if spacing is None else spacing)
+    with Client(manners) as client, progress_bar() as progress:
+        addresses = (api or services.API, oai or services.OAI, html or services.HTML)
+        arxiv = services.Arxiv(client, *addresses)
+        licences, counts = collecting.collect(arxiv, numbers, out, full_text, progress)
+    inputs = [id_list] if id_list else []
+    _finish(out, arxiv.api, licences, dict(counts), json_file, inputs)
+
+
+@data_app.command()
 def shelves(json_file: Json = None) -> None:
     """List the shelves that `data wikipedia --shelf` knows, with their categories."""
     from rich.console import Console

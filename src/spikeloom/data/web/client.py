@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from xml.etree import ElementTree
 
 from spikeloom import __version__
 from spikeloom.errors import DataError, MissingExtraError
@@ -127,6 +128,10 @@ class Client:
         """The UTF-8 text at an address; raises like `get`."""
         return self.get(url, lambda body: body.decode("utf-8-sig"), params)
 
+    def xml(self, url: str, params: Params | None = None) -> ElementTree.Element:
+        """The root of the XML at an address; raises like `get`."""
+        return self.get(url, parse_xml, params)
+
     def close(self) -> None:
         self._http.close()
 
@@ -184,6 +189,14 @@ class Client:
         wait = asked if asked is not None else doubled * random.uniform(0.75, 1.25)
         with self._lock:
             self._free_at = max(self._free_at, time.monotonic() + wait)
+
+
+def parse_xml(body: bytes) -> ElementTree.Element:
+    """The root element; a ValueError if it is not XML (the library's own error is none)."""
+    try:
+        return ElementTree.fromstring(body)
+    except ElementTree.ParseError as exc:
+        raise ValueError(f"not XML: {exc}") from exc
 
 
 def _check_status(status: int, headers: Any, url: str) -> None:
