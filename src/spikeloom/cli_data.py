@@ -5,7 +5,9 @@ Like cli.py: one function per verb, and what a verb needs is imported when it ru
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +34,19 @@ Contact = Annotated[
         metavar="MAIL_OR_URL",
         help="Tells the server who asks (good manners); kept out of the manifest.",
     ),
+]
+Records = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="Files or folders of .jsonl or .parquet, hub:NAME[:split]."
+    ),
+]
+LongQuestion = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Leave out records that ask in more words.")
+]
+Lossy = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Leave out what this tokenizer cannot write without <unk>."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random choices.")]
 
@@ -241,6 +256,60 @@ def papers(
         licences, counts = collecting.collect(arxiv, numbers, out, full_text, progress)
     inputs = [id_list] if id_list else []
     _finish(out, arxiv.api, licences, dict(counts), json_file, inputs)
+
+
+@data_app.command()
+def show(
+    source: Records,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Records to print.")] = 5,
+    max_question_words: LongQuestion = None,
+    tokenizer: Lossy = None,
+    json_file: Json = None,
+) -> None:
+    """Print records of a question, instruction, preference or entity set, whatever its format.
+
+    spikeloom data show squad/dev.jsonl.xz --limit 3
+    """
+    from rich.console import Console
+
+    from spikeloom.data.records import as_json, read_records
+    from spikeloom.data.show import show as show_record
+    from spikeloom.data.sieve import sieve
+
+    dropped: Counter[str] = Counter()
+    kept = sieve(read_records(source), dropped, max_question_words, tokenizer)
+    shown = list(itertools.islice(kept, limit))
+    for number, record in enumerate(shown, start=1):
+        show_record(record, number, Console())
+    if dropped:
+        print(_in_words({"passed over": dict(dropped)}))
+    _write_json({"records": [as_json(r) for r in shown], "passed_over": dict(dropped)}, json_file)
+
+
+@data_app.command()
+def records(
+    source: Records,
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Where the records go.")],
+    licence: Annotated[str, typer.Option(help="Of the set, for the manifest.")],
+    max_question_words: LongQuestion = None,
+    tokenizer: Lossy = None,
+    json_file: Json = None,
+) -> None:
+    """Write a set in our one form for its kind (docs/data-web.md), filtered.
+
+    spikeloom data records hub:openai/gsm8k/main --licence MIT --out gsm8k.jsonl
+    """
+    from spikeloom.data.manifest import write_whole
+    from spikeloom.data.records import as_json, read_records
+    from spikeloom.data.sieve import sieve
+
+    dropped: Counter[str] = Counter()
+    kept = [as_json(r) for r in sieve(read_records(source), dropped, max_question_words, tokenizer)]
+    write_whole(out, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+    kinds = Counter(record["kind"] for record in kept)
+    counts = {"records": len(kept), "kinds": dict(kinds), "passed_over": dict(dropped)}
+    inputs = [Path(source)] if Path(source).is_file() else []
+    _finish(out, source, licence, counts, json_file, inputs)
 
 
 @data_app.command()

@@ -13,6 +13,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -54,6 +55,18 @@ def read(path: Path, column: str | None = None) -> Iterator[str]:
     return (_read_jsonl if kind == ".jsonl" else _read_parquet)(path, column or "text")
 
 
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, all of it) for each record of a `.jsonl` or `.parquet` file.
+
+    Raises:
+        DataError, MissingExtraError: as `read` does.
+    """
+    kind = content_suffix(path)
+    if kind not in RECORD_SUFFIXES:
+        raise DataError(f"{path} holds no records: give {' or '.join(RECORD_SUFFIXES)}")
+    return _jsonl_objects(path) if kind == ".jsonl" else _parquet_objects(path)
+
+
 def content_suffix(path: Path) -> str | None:
     """The suffix under a compression (`.jsonl` of `a.jsonl.xz`), or None if it is unknown."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -74,15 +87,51 @@ def _read_text(path: Path) -> Iterator[str]:
 
 
 def _read_jsonl(path: Path, column: str) -> Iterator[str]:
+    for place, record in _jsonl_objects(path):
+        if text := _text_in(record, column, path, place):
+            yield text
+
+
+def _jsonl_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(_lines(_without_nul(path, chunks(path))), start=1):
         place = f"{path}, line {number}"
-        record = _parse(_decode(line, place), place) if line.strip() else None
-        if record is not None and (text := _text_in(record, column, path, place)):
+        if line.strip():
+            record = _parse(_decode(line, place), place)
             # Only an escape can bring a surrogate past the UTF-8 decoder.
-            yield without_surrogates(text) if b"\\u" in line else text
+            yield place, _clean(record) if b"\\u" in line else record
+
+
+def _clean(tree: Any) -> Any:
+    """A tree of JSON without lone surrogates."""
+    if isinstance(tree, str):
+        return without_surrogates(tree)
+    if isinstance(tree, list):
+        return [_clean(value) for value in tree]
+    if isinstance(tree, dict):
+        return {_clean(key): _clean(value) for key, value in tree.items()}
+    return tree
 
 
 def _read_parquet(path: Path, column: str) -> Iterator[str]:
+    with _open_parquet(path) as file:
+        names = file.schema_arrow.names
+        if column not in names:
+            raise DataError(_no_column(str(path), column, names, path))
+        for batch in file.iter_batches(batch_size=256, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                if text := _text_in({column: value}, column, path, str(path)):
+                    yield text
+
+
+def _parquet_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with _open_parquet(path) as file:
+        rows = (row for b in file.iter_batches(batch_size=256) for row in b.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            yield f"{path}, row {number}", row
+
+
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[Any]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -91,13 +140,7 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
     packed = path.suffix.lower() in COMPRESSIONS
     try:
         with pq.ParquetFile(BytesIO(b"".join(chunks(path))) if packed else path) as file:
-            names = file.schema_arrow.names
-            if column not in names:
-                raise DataError(_no_column(str(path), column, names, path))
-            for batch in file.iter_batches(batch_size=256, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    if text := _text_in({column: value}, column, path, str(path)):
-                        yield text
+            yield file
     except (pa.ArrowException, OSError) as exc:
         raise DataError(f"{path} is not a readable parquet file ({_first_line(exc)})") from exc
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeloom.data.python_docs import python_docs
-from spikeloom.data.readers import KNOWN, content_suffix, read, without_surrogates
+from spikeloom.data.readers import KNOWN, content_suffix, read, read_objects, without_surrogates
 from spikeloom.errors import DataError, MissingExtraError, did_you_mean
 
 PYTHON_DOCS = "python-docs"
@@ -48,6 +48,21 @@ def documents(source: str) -> Iterator[str]:
                 yield text
         if empty:
             raise DataError(f"{part} holds no text: it is empty, or nothing but white space")
+
+
+def objects(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, all of it) for each record of a source of records: files and the hub.
+
+    Raises:
+        DataError: a part is missing, broken, or holds no records.
+        MissingExtraError: a part needs a package that is not installed.
+    """
+    for part in _parts(source):
+        if part.startswith(_HUB):
+            yield from ((part, record) for record in _hub(part))
+        else:
+            for path in _files(part):
+                yield from read_objects(path)
 
 
 def fingerprint(source: str) -> str:
@@ -79,7 +94,7 @@ def _documents_of(part: str) -> Iterator[str]:
     if part == PYTHON_DOCS:
         yield from python_docs()
     elif part.startswith(_HUB):
-        yield from _hub(part)
+        yield from _hub_texts(part)
     else:
         pattern, column = _path_and_column(part)
         for path in _files(pattern):
@@ -131,8 +146,17 @@ def _missing(path: Path) -> str:
     return f"{path} does not exist{near}"
 
 
-def _hub(part: str) -> Iterator[str]:
-    name, config, split, column = _hub_address(part)
+def _hub_texts(part: str) -> Iterator[str]:
+    column = _hub_address(part)[-1]
+    for record in _hub(part):
+        if column not in record:
+            has = ", ".join(f"'{key}'" for key in record)
+            raise DataError(f"{part}: no column '{column}'; it has {has}")
+        yield without_surrogates(str(record[column] or ""))
+
+
+def _hub(part: str) -> Iterator[dict[str, Any]]:
+    name, config, split, _ = _hub_address(part)
     try:
         import datasets
     except ImportError:
@@ -143,13 +167,7 @@ def _hub(part: str) -> Iterator[str]:
         # One question first: where there is no network, `datasets` retries for half a minute.
         HfApi().dataset_info(name, timeout=10)
         stream: Any = datasets.load_dataset(name, config, split=split, streaming=True)
-        for record in stream:
-            if column not in record:
-                has = ", ".join(f"'{key}'" for key in record)
-                raise DataError(f"{part}: no column '{column}'; it has {has}")
-            yield without_surrogates(str(record[column] or ""))
-    except DataError:
-        raise
+        yield from stream
     except Exception as exc:  # the hub's client raises its own errors, httpx's and ValueError
         raise DataError(_hub_failure(part, exc)) from exc
 

@@ -145,7 +145,7 @@ def test_shelves():
     ],
 )
 def test_marks_of_every_age(start, end):
-    body = "CHAPTER I\n\nPrepared as she was by nature, it was produced by him in the end of the project."
+    body = "CHAPTER I\n\nPrepared as she was by nature, it was the end of the project."
     assert between_marks(f"Licence\n\n{start}\n\n{body}\n\n{end}\nMore licence") == body
 
 
