@@ -21,6 +21,7 @@ data_app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_UNSAID = ("categories",)  # long: in the manifest only
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
 ]
@@ -313,6 +314,81 @@ def records(
 
 
 @data_app.command()
+def qa(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Articles: .jsonl, hub:NAME, …")],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Where the questions go.")],
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Gap questions by rule: no key, no network.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="Which Claude to ask.")] = "claude-haiku-4-5",
+    pairs: Annotated[int, typer.Option(min=1, max=20, help="Questions for a section.")] = 5,
+    max_articles: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Use so many.")
+    ] = None,
+    max_question_words: LongQuestion = None,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Half the price, answered within a day.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="For batches; else run it again later.")
+    ] = True,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=32, metavar="N", help="Requests under way at a time.")
+    ] = 4,
+    price: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="IN OUT", help="Dollars for a million tokens; replaces the table's."),
+    ] = None,
+    max_dollars: Annotated[
+        float | None, typer.Option(metavar="X", help="Ask nothing if the estimate is higher.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")
+    ] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the articles; else what their manifest says.")
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Make questions on articles whose answers stand in the text: five sections, each asked about.
+
+    spikeloom data qa wiki.jsonl --out questions.jsonl --dry-run
+
+    Claude's answers are checked to be spans; what fails is counted, with samples. The key comes
+    from ANTHROPIC_API_KEY. What was answered is kept, so a second run pays for nothing twice.
+    """
+    from spikeloom.data.progress import progress_bar
+    from spikeloom.data.questions import writing
+    from spikeloom.data.questions.claude import Claude
+    from spikeloom.data.questions.prices import price_of
+    from spikeloom.errors import ConfigError
+
+    sections = writing.read_sections(source, max_articles)
+    if offline:
+        outcome = writing.write_offline(sections, out, pairs, max_question_words)
+        _finish_questions(source, out, outcome, writing.OFFLINE, 0.0, licence, json_file)
+        return
+    rate = price_of(model, price, batch)
+    estimate = writing.estimate(sections, out, model, pairs, rate)
+    print(
+        f"{estimate['to_ask']} of {estimate['sections']} sections to ask {model} about: "
+        f"about {estimate['input_tokens']} tokens in, {estimate['output_tokens']} out, "
+        f"${estimate['dollars']:.2f}"
+    )
+    if dry_run:
+        _write_json(estimate, json_file)
+        return
+    if max_dollars is not None and estimate["dollars"] > max_dollars:
+        raise ConfigError(f"--max-dollars {max_dollars}: the estimate is higher")
+    with Claude(model, pairs) as claude, progress_bar() as progress:
+        outcome = writing.write_with_claude(
+            sections, out, claude, max_question_words, concurrency, batch, wait, progress
+        )
+    spent = round(rate.dollars(outcome.input_tokens, outcome.output_tokens), 4)
+    _finish_questions(source, out, outcome, model, spent, licence, json_file)
+
+
+@data_app.command()
 def shelves(json_file: Json = None) -> None:
     """List the shelves that `data wikipedia --shelf` knows, with their categories."""
     from rich.console import Console
@@ -343,13 +419,42 @@ def _finish(
     write_manifest(
         out, source=source, licence=licence, counts=counts, command=command, inputs=inputs or []
     )
-    print(f"{out}: {_in_words(counts)}")
+    print(f"{out}: {_in_words({k: v for k, v in counts.items() if k not in _UNSAID})}")
     _write_json({"output": str(out), "licence": licence, **counts}, json_file)
+
+
+def _finish_questions(
+    source: str,
+    out: Path,
+    outcome: Any,
+    how: str,
+    dollars: float,
+    licence: str | None,
+    json_file: Path | None,
+) -> None:
+    """Show samples of what was rejected, then finish as the other verbs do."""
+    from spikeloom.data.manifest import manifest_path, read_manifest
+
+    for reason, some in outcome.samples.items():
+        for sample in some:
+            print(f"rejected, {reason}: {sample['question']!r} -> {sample['answer']!r}")
+    file = Path(source)
+    if licence is None:
+        noted = file.exists() and manifest_path(file).exists()
+        licence = read_manifest(file)["licence"] if noted else "not stated"
+    counts = {key: value for key, value in vars(outcome).items() if value and key != "samples"}
+    counts |= {"rejected": dict(outcome.rejected)} | ({"dollars": dollars} if dollars else {})
+    inputs = [file] if file.is_file() else []
+    _finish(out, f"{source}, questions by {how}", licence, counts, json_file, inputs)
 
 
 def _in_words(counts: dict[str, Any]) -> str:
     """`12 articles, 3 new; passed over: 2 missing`, for counts in one level of groups."""
-    plain = [f"{value} {name}" for name, value in counts.items() if isinstance(value, int)]
+    plain = [
+        f"{value} {name.replace('_', ' ')}"
+        for name, value in counts.items()
+        if isinstance(value, int | float)
+    ]
     groups = [
         f"{name.replace('_', ' ')}: " + ", ".join(f"{n} {what}" for what, n in value.items())
         for name, value in counts.items()

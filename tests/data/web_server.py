@@ -43,7 +43,10 @@ class Site:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def route(self, prefix, respond):
-        """`respond(query, path) -> Answer` (or a JSON-able tree); the longest prefix wins."""
+        """`respond(query, path) -> Answer` (or a JSON-able tree); the longest prefix wins.
+
+        `query` is the JSON that was posted, if it was.
+        """
         self.routes[prefix] = respond
 
     def fault(self, at="", **fields):
@@ -62,14 +65,14 @@ class Site:
         self._server.server_close()
         self._thread.join()
 
-    def respond(self, target):
+    def respond(self, target, posted=None):
         self.requests.append(unquote(target).replace("+", " "))
         for index, (at, fault) in enumerate(self.faults):
             if at in self.requests[-1]:
                 del self.faults[index]
                 return fault
         parts = urlsplit(target)
-        path, query = unquote(parts.path), dict(parse_qsl(parts.query))
+        path, query = unquote(parts.path), posted or dict(parse_qsl(parts.query))
         prefixes = [prefix for prefix in self.routes if path.startswith(prefix)]
         if not prefixes:
             return answer("nothing here", status=404)
@@ -91,15 +94,15 @@ class Site:
                 self.reply()
 
             def do_POST(self):
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.reply()
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.reply(json.loads(body))
 
-            def reply(self):
+            def reply(self, posted=None):
                 with site._lock:
                     site._at_once += 1
                     site.most_at_once = max(site.most_at_once, site._at_once)
                     site.agents.append(self.headers.get("User-Agent"))
-                    reply = site.respond(self.path)
+                    reply = site.respond(self.path, posted)
                 time.sleep(reply.delay)
                 with site._lock:
                     site._at_once -= 1

@@ -1,4 +1,4 @@
-"""A web of our own for every test of this folder."""
+"""A web of our own: a local server, and a client that does not wait long."""
 
 import pytest
 from web_server import Site
