@@ -389,6 +389,41 @@ def qa(
 
 
 @data_app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Outputs with their manifests.")],
+    repo: Annotated[str, typer.Option(metavar="OWNER/NAME", help="The data set on the hub.")],
+    private: Annotated[
+        bool, typer.Option("--private/--public", help="Who sees a data set that is made now.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the card and the files, and stop.")
+    ] = False,
+    json_file: Json = None,
+) -> None:
+    """Upload a folder to the Hugging Face hub, with a data card made from its manifests.
+
+    spikeloom data push corpus --repo me/corpus --dry-run
+
+    The token comes from HF_TOKEN. Only files that a manifest answers for, and that have not
+    changed since, go up.
+    """
+    from spikeloom.data.push import plan, upload
+
+    planned = plan(folder, repo)
+    if dry_run:
+        print(planned.card or "(the folder's own README.md is the card)")
+    for name, path in planned.files.items():
+        print(f"{name}: {path.stat().st_size} bytes")
+    for name in planned.left_out:
+        print(f"left out: {name}")
+    report = {"files": list(planned.files), "left_out": planned.left_out, "card": planned.card}
+    if not dry_run:
+        report["address"] = upload(planned, private)
+        print(report["address"])
+    _write_json(report, json_file)
+
+
+@data_app.command()
 def shelves(json_file: Json = None) -> None:
     """List the shelves that `data wikipedia --shelf` knows, with their categories."""
     from rich.console import Console

@@ -71,7 +71,7 @@ def write_manifest(
         "licence": licence if isinstance(licence, str) else sorted(set(licence)),
         "counts": dict(counts),
         "command": command,
-        "inputs": [{"path": str(file), **_facts(file)} for file in inputs],
+        "inputs": [{"path": _without_home(str(file)), **_facts(file)} for file in inputs],
         "files": {name: _facts(file) for name, file in _files(output, set(skip)).items()},
         "spikeloom": __version__,
     }
@@ -119,7 +119,12 @@ def this_command() -> str:
             word = f"{name}=…"
         words.append("…" if hide else word)
         hide = word in PRIVATE_OPTIONS
-    return shlex.join(words)
+    return _without_home(shlex.join(words))
+
+
+def _without_home(text: str) -> str:
+    """Whose home directory it was is nobody's business."""
+    return text.replace(f"{Path.home()}/", "~/")
 
 
 def write_whole(path: Path, text: str) -> None:

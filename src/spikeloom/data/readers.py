@@ -67,6 +67,20 @@ def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     return _jsonl_objects(path) if kind == ".jsonl" else _parquet_objects(path)
 
 
+def read_lines(path: Path) -> list[str]:
+    """Lines of a list that somebody wrote; empty ones and those that begin with # are left out.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, or holds no such line.
+    """
+    raw = b"".join(_without_nul(path, chunks(path)))
+    lines = [line.strip() for line in _decode(raw, str(path)).splitlines()]
+    lines = [line for line in lines if line and line[0] != "#"]
+    if not lines:
+        raise DataError(f"{path} holds nothing: write one item a line")
+    return lines
+
+
 def content_suffix(path: Path) -> str | None:
     """The suffix under a compression (`.jsonl` of `a.jsonl.xz`), or None if it is unknown."""
     suffixes = [suffix.lower() for suffix in path.suffixes]

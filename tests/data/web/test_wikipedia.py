@@ -166,7 +166,7 @@ def test_a_list_of_titles(tmp_path):
     file.write_text("\ufeff# ours\nForce\n\n Big_Bang \n", "utf-8")
     assert wikipedia.read_titles(file) == ("Force", "Big Bang")
     file.write_text("# nothing\n")
-    with pytest.raises(DataError, match="holds no title"):
+    with pytest.raises(DataError, match="holds nothing"):
         wikipedia.read_titles(file)
 
 

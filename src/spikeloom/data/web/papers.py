@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from spikeloom.data.progress import Report, silent
+from spikeloom.data.readers import read_lines
 from spikeloom.data.resume import GrowingJsonl
 from spikeloom.data.web.arxiv import ABSTRACT_LICENCE, Arxiv, is_free, read_number
 from spikeloom.errors import DataError
@@ -19,19 +20,17 @@ _AT_A_TIME = 50  # papers in one question to the Atom API
 
 def much_cited() -> list[str]:
     """The numbers of our own list, papers.txt."""
-    return _numbers(files("spikeloom.data.web").joinpath("papers.txt").read_text("utf-8"))
+    with as_file(files("spikeloom.data.web") / "papers.txt") as file:
+        return read_list(file)
 
 
 def read_list(file: Path) -> list[str]:
-    """Numbers at the beginnings of the lines of a file; # begins a remark.
+    """Numbers at the beginnings of the lines of a file.
 
     Raises:
-        DataError: there is none in it, or one is malformed.
+        DataError: the file cannot be read, or a number is malformed.
     """
-    numbers = _numbers(file.read_text(encoding="utf-8-sig"))
-    if not numbers:
-        raise DataError(f"{file} holds no arXiv identifier: write one a line")
-    return numbers
+    return [read_number(line.split()[0]) for line in read_lines(file)]
 
 
 def collect(
@@ -102,8 +101,3 @@ def _text(arxiv: Arxiv, number: str) -> tuple[dict[str, Any], str]:
         return {"paper_licence": licence}, "abstract: no HTML version"
     more = {"part": "full text", "text": text, "licence": licence, "paper_licence": licence}
     return more, "full text"
-
-
-def _numbers(text: str) -> list[str]:
-    words = (line.partition("#")[0].split() for line in text.splitlines())
-    return [read_number(line[0]) for line in words if line]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spikeloom.data.progress import Report, silent
+from spikeloom.data.readers import read_lines
 from spikeloom.data.resume import GrowingJsonl
 from spikeloom.data.web.mediawiki import NoArticleError, Wiki
 from spikeloom.data.web.sampling import order, take_turns
@@ -248,19 +249,8 @@ class _Collector:
 
 
 def read_titles(file: Path) -> tuple[str, ...]:
-    """One title a line; empty lines and lines that begin with # are left out.
-
-    Raises:
-        DataError: there is no title in it, or it is not UTF-8.
-    """
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as exc:
-        raise DataError(f"{file} is not UTF-8 (byte {exc.start})") from exc
-    titles = tuple(line.replace("_", " ") for line in lines if line and line[0] != "#")
-    if not titles:
-        raise DataError(f"{file} holds no title: write one a line")
-    return titles
+    """One title a line; raises like `read_lines`."""
+    return tuple(line.replace("_", " ") for line in read_lines(file))
 
 
 def _months(today: date, count: int) -> tuple[date, date]:
