@@ -16,7 +16,8 @@ from spikeloom import cli
 from spikeloom.cli_data import data_app
 from spikeloom.data.manifest import changes, read_manifest
 
-VERBS = {c.name or c.callback.__name__: c.callback for c in data_app.registered_commands}
+APPS = [group.typer_instance for group in data_app.registered_groups]
+VERBS = {c.callback.__name__: c.callback for app in APPS for c in app.registered_commands}
 XML = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/"><siteinfo>
 <base>https://en.wikipedia.org/wiki/Main_Page</base></siteinfo>
 <page><title>Cat</title><ns>0</ns><id>2</id><revision><id>3</id><timestamp>t</timestamp>

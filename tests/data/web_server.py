@@ -21,7 +21,8 @@ class Answer:
     status: int = 200
     headers: dict = field(default_factory=dict)
     cut: int | None = None  # send only so many bytes of the body, then hang up
-    delay: float = 0.0
+    delay: float = 0.0  # seconds before the answer
+    trickle: float = 0.0  # seconds after each byte of the body
 
 
 def answer(body, **more):
@@ -117,7 +118,12 @@ class Site:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(reply.body)))
                 self.end_headers()
-                self.wfile.write(reply.body[: reply.cut])
+                for byte in reply.body if reply.trickle else ():
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+                    time.sleep(reply.trickle)
+                if not reply.trickle:
+                    self.wfile.write(reply.body[: reply.cut])
                 self.close_connection |= reply.cut is not None
 
             def log_message(self, *_):

@@ -66,8 +66,8 @@ def _section(folder: str, manifest: Manifest) -> str:
         "command": f"`{manifest['command']}`",
     }
     lines = [f"## {folder}{manifest['output']}\n", "| | |", "|---|---|"]
-    lines += [f"| {key} | {_cell(value)} |" for key, value in facts.items()]
-    lines += [f"| {key} | {_cell(_told(value))} |" for key, value in manifest["counts"].items()]
+    counts = {key: _told(value) for key, value in manifest["counts"].items() if value}
+    lines += [f"| {key} | {_cell(value)} |" for key, value in (facts | counts).items()]
     lines += ["", "| file | bytes | sha256 |", "|---|---|---|"]
     files = manifest["files"].items()
     lines += [f"| {folder}{file} | {f['bytes']} | `{f['sha256'][:16]}…` |" for file, f in files]

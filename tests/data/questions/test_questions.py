@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 
 import claude_site
 import pytest
@@ -15,7 +16,7 @@ from spikeloom.data.questions.writing import (
     write_with_claude,
 )
 from spikeloom.data.records import Question, read_records
-from spikeloom.errors import ConfigError, DataError
+from spikeloom.errors import ConfigError, DataError, MissingExtraError
 
 MODEL = "claude-haiku-4-5"
 TEXT = "\n\n".join(f"The river number {n} flows to Lake Mud since 19{n:02d}." for n in range(10))
@@ -182,6 +183,12 @@ def test_the_key_is_written_nowhere(source, claude, tmp_path):
 def test_without_a_key_nothing_is_asked(monkeypatch):
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="ANTHROPIC_API_KEY is not set"):
+        Claude(MODEL, 5)
+
+
+def test_a_missing_library_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "anthropic", None)
+    with pytest.raises(MissingExtraError, match=r"spikeloom\[qa\]"):
         Claude(MODEL, 5)
 
 

@@ -1,3 +1,4 @@
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -7,6 +8,7 @@ import pytest
 from web_server import Answer, answer
 
 from spikeloom.data.web.client import Client, FetchError, Manners, NotFoundError, TryLaterError
+from spikeloom.errors import MissingExtraError
 
 BODY = b'{"text": "hello"}'
 
@@ -113,6 +115,19 @@ def test_a_body_without_end_is_refused(site, hello):
         pytest.raises(FetchError, match="more than 10 bytes"),
     ):
         client.json(hello)
+
+
+def test_a_body_that_trickles_is_given_up(site, hello):
+    site.fault(body=b"x" * 50, trickle=0.05)
+    with Client(Manners(longest_body=0.2, first_wait=0.01)) as client:
+        assert client.json(hello) == {"text": "hello"}
+    assert len(site.requests) == 2
+
+
+def test_a_missing_library_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'spikeloom\[web\]'"):
+        Client()
 
 
 def test_a_parser_may_ask_for_another_try(site, client):

@@ -1,8 +1,11 @@
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeloom.data.web.markup import MarkupError, plain_text
+from spikeloom.errors import MissingExtraError
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,9 @@ def test_no_markup_is_too_broken(markup):
         return
     assert text == text.strip()
     assert "\n\n\n" not in text
+
+
+def test_a_missing_library_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mwparserfromhell", None)
+    with pytest.raises(MissingExtraError, match=r"spikeloom\[web\]"):
+        plain_text("x")

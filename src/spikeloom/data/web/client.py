@@ -64,6 +64,7 @@ class Manners:
         timeout: seconds without a sign of life before an attempt is given up.
         first_wait: seconds before the second try; doubles from then on, up to `longest_wait`.
         longest_wait: a server that asks for more seconds than that ends the run.
+        longest_body: seconds that one body may take, however lively it trickles.
         max_bytes: a longer body is refused.
     """
 
@@ -73,6 +74,7 @@ class Manners:
     timeout: float = 30.0
     first_wait: float = 1.0
     longest_wait: float = 120.0
+    longest_body: float = 300.0
     max_bytes: int = 64 << 20
 
     @property
@@ -165,8 +167,11 @@ class Client:
 
     def _body(self, answer: Any, url: str) -> bytes:
         body = bytearray()
+        late = time.monotonic() + self.manners.longest_body
         for chunk in answer.iter_bytes():
             body += chunk
+            if time.monotonic() > late:
+                raise TryLaterError(f"a body that takes more than {self.manners.longest_body} s")
             if len(body) > self.manners.max_bytes:
                 raise FetchError(f"{url}: more than {self.manners.max_bytes} bytes")
         return bytes(body)
