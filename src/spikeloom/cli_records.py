@@ -73,10 +73,10 @@ def qa(
     Claude's answers are checked to be spans; what fails is counted, with samples. The key comes
     from ANTHROPIC_API_KEY. What was answered is kept, so a second run pays for nothing twice.
     """
-    from spikeloom.data.progress import progress_bar
     from spikeloom.data.questions import writing
     from spikeloom.data.questions.claude import Claude
     from spikeloom.data.questions.prices import price_of
+    from spikeloom.data.report import progress_bar
     from spikeloom.errors import ConfigError
 
     sections = writing.read_sections(source, max_articles)
@@ -148,14 +148,14 @@ def records(
     from spikeloom.data.manifest import write_whole
     from spikeloom.data.records import as_json, read_records
     from spikeloom.data.sieve import sieve
-    from spikeloom.data.sources import local_files
+    from spikeloom.data.sources import files
 
     dropped: Counter[str] = Counter()
     kept = [as_json(r) for r in sieve(read_records(source), dropped, max_question_words, tokenizer)]
     write_whole(out, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
     kinds = Counter(record["kind"] for record in kept)
     counts = {"records": len(kept), "kinds": dict(kinds), "passed_over": dict(dropped)}
-    inputs = local_files(source)
+    inputs = files(source)
     finish(out, source, licence, counts, json_file, inputs)
 
 
@@ -205,7 +205,7 @@ def _finish_questions(
 ) -> None:
     """Show samples of what was rejected, then finish as the other verbs do."""
     from spikeloom.data.manifest import manifest_path, read_manifest
-    from spikeloom.data.sources import local_files
+    from spikeloom.data.sources import files
 
     for reason, some in outcome.samples.items():
         for sample in some:
@@ -216,5 +216,5 @@ def _finish_questions(
         licence = read_manifest(file)["licence"] if noted else "not stated"
     counts = {key: value for key, value in vars(outcome).items() if value and key != "samples"}
     counts |= {"rejected": dict(outcome.rejected)} | ({"dollars": dollars} if dollars else {})
-    inputs = local_files(source)
+    inputs = files(source)
     finish(out, f"{source}, questions by {how}", licence, counts, json_file, inputs)

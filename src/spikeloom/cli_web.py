@@ -71,7 +71,7 @@ def wikipedia(
     Shelves take turns. Half of each (--top-share) are its most viewed articles; the rest is drawn
     with weight sqrt(views). The same command goes on after a stop; more articles only add.
     """
-    from spikeloom.data.progress import progress_bar
+    from spikeloom.data.report import progress_bar
     from spikeloom.data.web import wikipedia as collecting
     from spikeloom.data.web.client import Client, Manners
     from spikeloom.data.web.mediawiki import VIEWS_API, Wiki
@@ -131,7 +131,7 @@ def dump(
 
     Redirects, other namespaces and disambiguation pages are left out and counted.
     """
-    from spikeloom.data.progress import progress_bar
+    from spikeloom.data.report import progress_bar
     from spikeloom.data.web.dump import Dump, convert
 
     source = Dump(file)
@@ -172,7 +172,7 @@ def books(
     Only books in the public domain (in the USA) are taken; those without both marks of the
     boiler-plate may be cut short, and are left out. All that is left out is counted.
     """
-    from spikeloom.data.progress import progress_bar
+    from spikeloom.data.report import progress_bar
     from spikeloom.data.web import books as collecting
     from spikeloom.data.web.client import Client, Manners
     from spikeloom.data.web.gutenberg import SITE, SPACING, Gutenberg
@@ -219,7 +219,7 @@ def papers(
 
     Only Creative Commons licences allow copies; `part` of a record says what its text is.
     """
-    from spikeloom.data.progress import progress_bar
+    from spikeloom.data.report import progress_bar
     from spikeloom.data.web import arxiv as services
     from spikeloom.data.web import papers as collecting
     from spikeloom.data.web.client import Client, Manners

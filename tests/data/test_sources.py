@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from spikeloom.data import sources
-from spikeloom.data.sources import documents, fingerprint, local_files, objects
+from spikeloom.data.sources import documents, files, fingerprint, objects
 from spikeloom.errors import DataError, MissingExtraError
 
 
@@ -154,7 +154,7 @@ def test_reading_sources_does_not_load_torch():
 def test_local_files_are_named(tmp_path):
     for name in ("a.jsonl", "b.txt"):
         (tmp_path / name).write_text("x")
-    found = local_files(f"{tmp_path}/a.jsonl::body,{tmp_path},python-docs,hub:a/b")
+    found = files(f"{tmp_path}/a.jsonl::body,{tmp_path},python-docs,hub:a/b")
     assert [path.name for path in found] == ["a.jsonl", "a.jsonl", "b.txt"]
 
 

@@ -5,5 +5,9 @@
       -> packing.pack            tokenised once, kept as a memory-mapped stream
       -> packing.TokenRows       rows of `context` tokens for a DataLoader
 
+    web         Wikipedia, dumps, books, papers      questions   questions on articles
+    records     one form for each kind of record     push        to the hub, with a data card
+    manifest    the note beside every output         resume      outputs that grow
+
 Import from the modules: `sources`, `readers` and `split` stay free of torch.
 """

@@ -65,16 +65,6 @@ def objects(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield from read_objects(path)
 
 
-def local_files(source: str) -> list[Path]:
-    """The files of this machine that a source reads, for manifests.
-
-    Raises:
-        DataError: one is missing.
-    """
-    parts = [p for p in _parts(source) if p != PYTHON_DOCS and not p.startswith(_HUB)]
-    return [path for part in parts for path in _files(_path_and_column(part)[0])]
-
-
 def fingerprint(source: str) -> str:
     """Hex digest that changes when the text of a source may have changed.
 
@@ -89,6 +79,16 @@ def fingerprint(source: str) -> str:
         for fact in _facts(part):
             digest.update(f"{fact}\n".encode())
     return digest.hexdigest()
+
+
+def files(source: str) -> list[Path]:
+    """The local files that a source reads, in order.
+
+    Raises:
+        DataError: a file of the source is missing.
+    """
+    local = [part for part in _parts(source) if part != PYTHON_DOCS and not part.startswith(_HUB)]
+    return [path for part in local for path in _files(_path_and_column(part)[0])]
 
 
 def _parts(source: str) -> list[str]:

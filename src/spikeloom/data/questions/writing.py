@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from spikeloom.data.manifest import write_whole
-from spikeloom.data.progress import Report, silent
 from spikeloom.data.questions.answers import Answers, Batches
 from spikeloom.data.questions.claude import Claude, Question
 from spikeloom.data.questions.cloze import cloze_pairs
 from spikeloom.data.questions.pairs import Pair, check
 from spikeloom.data.questions.prices import Price, estimated_tokens
 from spikeloom.data.questions.sections import sections
+from spikeloom.data.report import Report, silent
 from spikeloom.data.sources import objects
 from spikeloom.errors import DataError
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from spikeloom.data.progress import Report, silent
+from spikeloom.data.report import Report, silent
 from spikeloom.data.resume import GrowingJsonl
 from spikeloom.data.web.book_shelves import SHELVES
 from spikeloom.data.web.client import NotFoundError

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from spikeloom.data.progress import Report, silent
 from spikeloom.data.readers import chunks
+from spikeloom.data.report import Report, silent
 from spikeloom.data.resume import GrowingJsonl
 from spikeloom.data.web.markup import DISAMBIGUATION, MarkupError, plain_text
 from spikeloom.errors import DataError

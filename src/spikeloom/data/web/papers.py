@@ -9,8 +9,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from spikeloom.data.progress import Report, silent
 from spikeloom.data.readers import read_lines
+from spikeloom.data.report import Report, silent
 from spikeloom.data.resume import GrowingJsonl
 from spikeloom.data.web.arxiv import ABSTRACT_LICENCE, Arxiv, is_free, read_number
 from spikeloom.errors import DataError

@@ -17,8 +17,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spikeloom.data.progress import Report, silent
 from spikeloom.data.readers import read_lines
+from spikeloom.data.report import Report, silent
 from spikeloom.data.resume import GrowingJsonl
 from spikeloom.data.web.mediawiki import NoArticleError, Wiki
 from spikeloom.data.web.sampling import order, take_turns
