@@ -38,7 +38,7 @@ _DISK_ERRORS = (
     errno.EROFS,
 )
 SOURCE_HELP = (
-    "SOURCE: a .txt/.md/.jsonl/.parquet file (also .gz/.xz/.zst), a folder or glob of them, "
+    "SOURCE: a .txt/.md/.jsonl/.parquet file (also .gz/.bz2/.xz/.zst), a folder or glob of them, "
     "hub:NAME[:split][:column], python-docs, or several joined by commas; or what `data prepare` "
     "made."
 )

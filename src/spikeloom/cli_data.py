@@ -1,6 +1,6 @@
-"""`spikeloom data …`: getting text, turning it into records, and handing it on.
+"""The group `spikeloom data …`: getting text, turning it into records, and handing it on.
 
-Like cli.py: one function per verb, and what a verb needs is imported when it runs.
+Its verbs stand in files of their own, by what they do; what one needs is imported when it runs.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import typer
 
 from spikeloom.cli_prepare import prepare_app
+from spikeloom.cli_records import records_app
+from spikeloom.cli_web import web_app
 
 data_app = typer.Typer(
     name="data",
@@ -17,6 +19,8 @@ data_app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app.add_typer(prepare_app)
+data_app.add_typer(web_app)
+data_app.add_typer(records_app)
 
 
 @data_app.callback()
