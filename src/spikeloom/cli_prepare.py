@@ -124,7 +124,10 @@ def prepare(
     layout = Layout(tuple(context or CONTEXTS), eval_share, seed, shard_tokens)
     began = time.perf_counter()
     statistics = run(source, _tokenizer(source, out, tokenizer, preset), out, layout)
-    _print_prepared(out, statistics, time.perf_counter() - began)
+    _print_prepared(out, statistics)
+    seconds = time.perf_counter() - began
+    megabytes = sum(counts["bytes"] for counts in statistics["parts"].values()) / 1e6
+    print(f"{seconds:.1f} s, {megabytes / seconds:.1f} MB/s")
     _write_json({"directory": str(out), **statistics}, json_file)
 
 
@@ -154,7 +157,8 @@ def build(
         print(f"{name}: {counts.get('documents', 0):,} documents kept, {dropped:,} dropped")
     for rule, number in cleaned["dropped"].items():
         print(f"  dropped by {rule}: {number:,}, such as {cleaned['samples'][rule][0]}")
-    _print_prepared(out / PREPARED_FOLDER, statistics["prepared"], time.perf_counter() - began)
+    _print_prepared(out / PREPARED_FOLDER, statistics["prepared"])
+    print(f"{time.perf_counter() - began:.0f} s for all that was not there yet")
     _write_json({"directory": str(out), **statistics}, json_file)
 
 
@@ -284,7 +288,7 @@ def _print_cleaned(out: Path, report: Any, seconds: float) -> None:
     )
 
 
-def _print_prepared(out: Path, statistics: dict[str, Any], seconds: float) -> None:
+def _print_prepared(out: Path, statistics: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -304,9 +308,7 @@ def _print_prepared(out: Path, statistics: dict[str, Any], seconds: float) -> No
     console.print(table)
     for context, rows in statistics["rows"].items():
         console.print(f"context {context}: {rows['train']:,} rows, {rows['eval']:,} held out")
-    speed = sum(counts["bytes"] for counts in statistics["parts"].values()) / 1e6 / seconds
-    took = f"{seconds:.1f} s, {speed:.1f} MB/s"
-    console.print(f"{out}: ready for `spikeloom train … --data {out}` ({took})")
+    print(f"{out}: ready for `spikeloom train … --data {out}`")
 
 
 def _write_json(report: Any, file: Path | None) -> None:
