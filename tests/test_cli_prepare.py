@@ -84,7 +84,9 @@ def test_from_a_raw_file_to_a_traced_generation(spikeloom, corpus):
     manifest = read_manifest(prepared)
     assert manifest["licence"] == ["CC0"]
     assert manifest["command"].startswith("spikeloom data prepare ")
-    assert spikeloom("data", "prepare", clean, *wanted, "--seed", 1).code == 0
+    assert "MB/s" in done.out
+    again = spikeloom("data", "prepare", clean, *wanted, "--seed", 1)
+    assert "for what was not there yet" in again.out
     done = spikeloom("train", corpus / "tiny.yaml", "--data", prepared, "--out", run)
     assert done.code == 0
     start = ["--prompt", "The old man", "--max-new-tokens", 30]

@@ -122,12 +122,13 @@ def prepare(
     from spikeloom.data.prepare import prepare as run
 
     layout = Layout(tuple(context or CONTEXTS), eval_share, seed, shard_tokens)
-    began = time.perf_counter()
+    fresh, began = not out.exists(), time.perf_counter()
     statistics = run(source, _tokenizer(source, out, tokenizer, preset), out, layout)
     _print_prepared(out, statistics)
     seconds = time.perf_counter() - began
     megabytes = sum(counts["bytes"] for counts in statistics["parts"].values()) / 1e6
-    print(f"{seconds:.1f} s, {megabytes / seconds:.1f} MB/s")
+    speed = f", {megabytes / seconds:.1f} MB/s" if fresh else " for what was not there yet"
+    print(f"{seconds:.1f} s{speed}")
     _write_json({"directory": str(out), **statistics}, json_file)
 
 
