@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 
+from web_server import Site
+
 if not torch.cuda.is_available():
     # Before anything imports triton: its programs then run in Python, on the CPU.
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -17,3 +19,19 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def site():
+    """A web of our own, on 127.0.0.1."""
+    with Site() as site:
+        yield site
+
+
+@pytest.fixture
+def client():
+    """Asks politely, but does not wait long."""
+    from spikeloom.data.web.client import Client, Manners
+
+    with Client(Manners(contact="me@example.org", first_wait=0.01, timeout=0.5)) as client:
+        yield client

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from spikeloom.cli_data import data_app
+from spikeloom.cli_prepare import trace
 from spikeloom.cli_tokenizer import tokenizer_app
 from spikeloom.errors import ConfigError, SpikeloomError
 
@@ -24,7 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data_app)
 app.add_typer(tokenizer_app)
+app.command()(trace)
 
 _DISK_ERRORS = (
     errno.EACCES,
@@ -36,8 +40,9 @@ _DISK_ERRORS = (
     errno.EROFS,
 )
 SOURCE_HELP = (
-    "SOURCE: a .txt/.md/.jsonl/.parquet file (also .gz/.xz/.zst), a folder or glob of them, "
-    "hub:NAME[:split][:column], python-docs, or several joined by commas."
+    "SOURCE: a .txt/.md/.jsonl/.parquet file (also .gz/.bz2/.xz/.zst), a folder or glob of them, "
+    "hub:NAME[:split][:column], python-docs, or several joined by commas; or what `data prepare` "
+    "made."
 )
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
@@ -178,16 +183,23 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
     seed: Seed = 0,
+    category: Annotated[
+        str | None, typer.Option(help="Of the text, for a model trained with metadata.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Likewise.")] = None,
     json_file: Json = None,
 ) -> None:
     """Continue a text, streaming to the terminal."""
+    from spikeloom.inference.conditioned import conditioned_prompt
     from spikeloom.inference.generate import Generator, Sampling
 
     sampling = Sampling(temperature, top_p, seed, max_new_tokens)
     generator = Generator.load(checkpoint)
+    given = {"category": category, "source": source}
+    start = conditioned_prompt(generator, checkpoint, prompt, given)
     pieces = []
     sys.stdout.write(prompt)
-    for piece in generator.stream(prompt, sampling):
+    for piece in generator.stream(start, sampling):
         pieces.append(piece)
         sys.stdout.write(piece)
         sys.stdout.flush()

@@ -22,6 +22,7 @@ from spikeloom.strict import build, one_of, parse_yaml, require, require_each
 MIXERS = ("attention", "sdsa")
 MLPS = ("spiking", "relu2", "swiglu", "none")
 SURROGATES = ("straight_through", "atan", "sigmoid", "fast_sigmoid", "piecewise_quadratic")
+METADATA_FIELDS = ("category", "source", "id")
 TRACKERS = ("tensorboard", "trackio", "wandb")
 MAX_LEVELS = 127
 
@@ -200,6 +201,9 @@ class TrainingConfig:
     max_tokens: int | None = None
     max_minutes: float | None = None
     context: int | None = None  # tokens per row; null takes model.max_position_embeddings
+    separate_documents: bool = False  # positions and state start anew at every document of a row
+    metadata: tuple[str, ...] = ()  # fields that stand before every text, without a loss
+    metadata_cooldown: float = 0.1  # share of the budget, at its end, that goes without them
     batch_size: int = 32  # rows per optimizer step and process, before accumulation
     gradient_accumulation: int = 1
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: matrices only, AdamW for the rest
@@ -241,7 +245,10 @@ class TrainingConfig:
         )
         require_each(self, "seed", lambda v: 0 <= v < 2**32, "a number in [0, 2**32)")
         require_each(
-            self, "warmup dead_zone_warmup", lambda v: 0 <= v < 1, "a share of the budget in [0, 1)"
+            self,
+            "warmup dead_zone_warmup metadata_cooldown",
+            lambda v: 0 <= v < 1,
+            "a share of the budget in [0, 1)",
         )
         require_each(
             self, "min_learning_rate", lambda v: 0 <= v <= 1, "a share of the peak in [0, 1]"
@@ -250,6 +257,8 @@ class TrainingConfig:
             self, "betas", lambda v: all(0 <= beta < 1 for beta in v), "two decays in [0, 1)"
         )
         require_each(self, "target_active_share", lambda v: 0 < v <= 1, "null or within (0, 1]")
+        for i, name in enumerate(self.metadata):
+            one_of(f"metadata[{i}]", name, METADATA_FIELDS)
         for i, tracker in enumerate(self.report_to):
             one_of(f"report_to[{i}]", tracker, TRACKERS)
 

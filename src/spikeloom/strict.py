@@ -80,6 +80,10 @@ def build(cls: type, tree: Any, path: str) -> Any:
         if key not in hints:
             raise ConfigError(f"{here}: unknown key{did_you_mean(str(key), hints)}")
         values[key] = _convert(value, hints[key], here)
+    for each in dataclasses.fields(cls):
+        default = each.default, each.default_factory
+        if each.name not in values and default == (dataclasses.MISSING, dataclasses.MISSING):
+            raise ConfigError(f"{path or 'the file'}: '{each.name}' is missing")
     try:
         return cls(**values)
     except ConfigError as error:

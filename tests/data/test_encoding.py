@@ -50,6 +50,37 @@ def test_small_batches_give_the_same_pieces_as_one(bpe, documents):
         np.testing.assert_array_equal(one.ids, other.ids)
 
 
+seams = st.text(st.sampled_from("abS1é²\u0301'’.,-_ \n\r\t\u00a0"), max_size=20)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.one_of(words.map("".join), seams, st.text(max_size=60)))
+def test_word_by_word_gives_the_same_tokens(bpe, text):
+    backend = tokenizers.literal(bpe)
+    encode = encoding._encoder(backend)
+    assert isinstance(encode, encoding._Words)
+    for _ in range(2):  # learned, then known
+        (ids,) = encode([text])
+        assert ids.tolist() == backend.encode(text).ids
+
+
+def test_the_table_of_words_stays_small(bpe, monkeypatch):
+    monkeypatch.setattr(encoding, "_MOST_WORDS", 3)
+    encode = encoding._Words(tokenizers.literal(bpe))
+    for text in ("one two three four", "five one", "two"):
+        (ids,) = encode([text])
+        assert bpe.decode(ids) == text
+    assert len(encode._numbers) == 3
+
+
+def test_a_tokenizer_that_may_join_words_is_asked_for_whole_texts(bpe):
+    backend = tokenizers.literal(bpe)
+    backend.add_tokens(["quick brown"])
+    assert not isinstance(encoding._encoder(backend), encoding._Words)
+    char = tokenizers.train("char", TEXT, 300)
+    assert not isinstance(encoding._encoder(tokenizers.literal(char)), encoding._Words)
+
+
 def test_only_the_first_piece_opens_a_document(bpe):
     long = "two words " * (encoding.PIECE_CHARACTERS // 4)
     opens = [piece.opens_document for piece in encode_documents([long, "short"], bpe)]

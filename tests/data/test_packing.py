@@ -124,14 +124,15 @@ def test_another_text_tokenizer_or_share_is_another_entry(source, tokenizer, pac
 
 
 @pytest.mark.parametrize(
-    "name", ["tokens.bin", "documents.npy", "document_bytes.npy", "manifest.json"]
+    "name",
+    ["tokens-00000.bin", "documents-00000.npy", "document_bytes-00000.npy", "stream.json"],
 )
 @pytest.mark.parametrize("damage", ["gone", "empty", "short"])
 def test_a_damaged_entry_is_packed_again(source, tokenizer, packed, tmp_path, name, damage):
     file = packed.directory / name
     whole = file.read_bytes()
     file.unlink() if damage == "gone" else file.write_bytes(b"" if damage == "empty" else whole[:9])
-    with pytest.raises(DataError, match="not a whole token cache"):
+    with pytest.raises(DataError, match="not a whole token stream"):
         PackedTokens(packed.directory)
     again = pack(source, tokenizer, cache_dir=tmp_path / "cache")
     assert texts_of(again, tokenizer) == STORIES

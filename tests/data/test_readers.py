@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import json
 import lzma
@@ -7,12 +8,13 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from spikeloom.data.readers import read
+from spikeloom.data.readers import read, read_lines, read_objects
 from spikeloom.errors import DataError, MissingExtraError
 
 COMPRESS = {
     "": bytes,
     ".gz": gzip.compress,
+    ".bz2": bz2.compress,
     ".xz": lzma.compress,
     ".zst": zstandard.ZstdCompressor().compress,
 }
@@ -50,14 +52,14 @@ def test_a_text_file_is_one_document(tmp_path, compression):
     assert list(read(path)) == ["a\nb\n"]
 
 
-@pytest.mark.parametrize("compression", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("compression", [".gz", ".bz2", ".xz", ".zst"])
 def test_a_truncated_file_is_refused(tmp_path, compression):
     whole = COMPRESS[compression](jsonl(RECORDS))
     path = write(tmp_path / f"a.jsonl{compression}", whole[: len(whole) - 20])
     assert "cut short" in complaint(path)
 
 
-@pytest.mark.parametrize("compression", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("compression", [".gz", ".bz2", ".xz", ".zst"])
 def test_a_file_that_is_not_what_its_suffix_says_is_refused(tmp_path, compression):
     path = write(tmp_path / f"a.jsonl{compression}", b"plain text, not compressed at all\n" * 9)
     assert f"not a valid {compression} file" in complaint(path)
@@ -140,3 +142,25 @@ def test_a_missing_extra_names_its_install_command(tmp_path, monkeypatch, name, 
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'spikeloom\[{extra}\]'"):
         list(read(write(tmp_path / name, b"x")))
+
+
+def test_a_list_is_read_line_by_line(tmp_path):
+    path = write(tmp_path / "list", b"\xef\xbb\xbf# ours\r\nForce\r\n\n  Big Bang \n#no\n")
+    assert read_lines(path) == ["Force", "Big Bang"]
+    with pytest.raises(DataError, match="holds nothing"):
+        read_lines(write(tmp_path / "empty", b"# none\n"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_lines(write(tmp_path / "latin", b"Stra\xdfe\n"))
+    with pytest.raises(DataError, match="No such file"):
+        read_lines(tmp_path / "nowhere")
+
+
+def test_whole_records_are_read(tmp_path):
+    path = write(tmp_path / "a.jsonl", b'{"a": [{"b": "\\ud800"}], "n": 1}\n\n{"c": null}\n')
+    records = [({"a": [{"b": "\ufffd"}], "n": 1}, "line 1"), ({"c": None}, "line 3")]
+    assert [(r, place.split(", ")[1]) for place, r in read_objects(path)] == records
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"x": [1, 2], "y": ["a", None]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows = [record for _, record in read_objects(tmp_path / "a.parquet")]
+    assert rows == [{"x": 1, "y": "a"}, {"x": 2, "y": None}]

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from spikeloom.data import sources
-from spikeloom.data.sources import documents, fingerprint
+from spikeloom.data.sources import documents, files, fingerprint, objects, records
 from spikeloom.errors import DataError, MissingExtraError
 
 
@@ -149,3 +149,28 @@ def test_reading_sources_does_not_load_torch():
     code = "import sys, spikeloom.data.sources; sys.exit('torch' in sys.modules)"
     path = str(Path(sources.__file__).parents[2])
     assert os.spawnve(os.P_WAIT, sys.executable, ["py", "-c", code], {"PYTHONPATH": path}) == 0
+
+
+def test_records_carry_their_other_columns(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "title": "A", "topics": ["x"]}\n')
+    (tmp_path / "b.txt").write_text("two")
+    source = f"{tmp_path / 'a.jsonl'},{tmp_path / 'b.txt'}"
+    found = [(document.text, document.about) for document in records(source)]
+    assert found == [("one", {"title": "A", "topics": ["x"]}), ("two", {"title": "b"})]
+
+
+def test_local_files_are_named(tmp_path):
+    for name in ("a.jsonl", "b.txt"):
+        (tmp_path / name).write_text("x")
+    found = files(f"{tmp_path}/a.jsonl::body,{tmp_path},python-docs,hub:a/b")
+    assert [path.name for path in found] == ["a.jsonl", "a.jsonl", "b.txt"]
+
+
+def test_whole_records_come_from_files_and_the_hub(tmp_path, monkeypatch):
+    fake_hub(monkeypatch, lambda *args, **kwargs: [{"question": "q", "n": 1}])
+    (tmp_path / "a.jsonl").write_text('{"x": [1]}\n')
+    found = list(objects(f"{tmp_path},hub:owner/name"))
+    assert found == [
+        (f"{tmp_path}/a.jsonl, line 1", {"x": [1]}),
+        ("hub:owner/name", {"question": "q", "n": 1}),
+    ]

@@ -1,12 +1,7 @@
 """Tokenise a source once, keep it as a memory-mapped stream, and cut the stream into rows.
 
-A stream is `<|endoftext|>`, the tokens of a document, `<|endoftext|>`, the next document, and so
-on. It lives in a directory of the cache (`$SPIKELOOM_CACHE`, else `~/.cache/spikeloom`):
-
-    tokens.bin           the ids, uint16 if the vocabulary fits and uint32 otherwise, no header
-    documents.npy        int64 [documents], where each document starts in the stream
-    document_bytes.npy   int64 [documents], UTF-8 bytes of each document's text
-    manifest.json        where it came from, and the counts that show that it is whole
+Streams (`shards.py` has the format) lie in the cache (`$SPIKELOOM_CACHE`, else
+`~/.cache/spikeloom`), or in a directory that `spikeloom data prepare` made.
 """
 
 from __future__ import annotations
@@ -15,10 +10,9 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
-from array import array
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +21,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import FileSizeColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
@@ -36,60 +28,24 @@ from transformers import PreTrainedTokenizerFast
 from spikeloom import tokenizers
 from spikeloom.data import sources
 from spikeloom.data.encoding import encode_documents
-from spikeloom.data.split import split_documents
+from spikeloom.data.progress import byte_bar
+from spikeloom.data.readers import Document
+from spikeloom.data.shards import PackedTokens, StreamWriter
+from spikeloom.data.split import sides
 from spikeloom.errors import ConfigError, DataError
 
 Part = Literal["all", "train", "eval"]
 
-_VERSION = 1  # raise it when the same text would be packed differently
+PREPARED = "prepared.json"
+"""What `spikeloom data prepare` leaves in its directory, beside `train`, `eval` and `tokenizer`."""
 
+PROGRESS = ".progress.json"
+"""Lies there in its stead until it is finished."""
 
-class PackedTokens:
-    """A read-only stream of token ids on disk. Pickles as its path.
+SHARD_TOKENS = 1 << 26
+EVAL_SHARE = 0.05
 
-    Args:
-        directory: a cache entry that `pack` wrote.
-
-    Attributes:
-        tokens: ids, [tokens], memory-mapped.
-        documents: int64 [documents], offset of the `<|endoftext|>` before each document.
-        document_bytes: int64 [documents], UTF-8 bytes of each document's text.
-        manifest: `source`, `part`, `tokens`, `documents`, `bytes`, `dtype`, `vocab_size`, …
-
-    Raises:
-        DataError: a file is missing, or its size contradicts the manifest.
-    """
-
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
-        try:
-            manifest = json.loads((self.directory / "manifest.json").read_text("utf-8"))
-            path = self.directory / "tokens.bin"
-            self.tokens: NDArray[Any] = np.memmap(path, dtype=manifest["dtype"], mode="r")
-            self.documents: NDArray[np.int64] = np.load(self.directory / "documents.npy")
-            self.document_bytes: NDArray[np.int64] = np.load(self.directory / "document_bytes.npy")
-            self.manifest: dict[str, Any] = manifest
-            whole = self._counts() == {name: manifest[name] for name in self._counts()}
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as exc:
-            raise DataError(f"{self.directory} is not a whole token cache ({exc})") from exc
-        if not whole:
-            raise DataError(f"{self.directory} is not a whole token cache (counts differ)")
-
-    def __len__(self) -> int:
-        """Number of tokens."""
-        return len(self.tokens)
-
-    @property
-    def total_bytes(self) -> int:
-        """UTF-8 bytes of all text, which bits per byte are counted on."""
-        return int(self.document_bytes.sum())
-
-    def _counts(self) -> dict[str, int]:
-        counts = {"tokens": len(self.tokens), "documents": len(self.documents)}
-        return counts | {"bytes": self.total_bytes}
-
-    def __reduce__(self) -> tuple[type[PackedTokens], tuple[Path]]:
-        return PackedTokens, (self.directory,)
+_VERSION = 2  # raise it when the same text would be packed differently
 
 
 class TokenRows(Dataset[dict[str, Tensor]]):
@@ -134,7 +90,8 @@ class TokenRows(Dataset[dict[str, Tensor]]):
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         start = index * self.whole // self.rows * self.context
-        ids = torch.from_numpy(self.packed.tokens[start : start + self.context].astype(np.int64))
+        tokens = self.packed.tokens[start : start + self.context]
+        ids = torch.from_numpy(np.asarray(tokens).astype(np.int64))
         row = {"input_ids": ids, "labels": ids.clone()}
         if self.position_ids:
             row["position_ids"] = torch.from_numpy(self._positions(start))
@@ -150,25 +107,30 @@ def pack(
     source: str,
     tokenizer: PreTrainedTokenizerFast,
     part: Part = "all",
-    eval_share: float = 0.05,
+    eval_share: float = EVAL_SHARE,
     cache_dir: str | Path | None = None,
     progress: bool = True,
 ) -> PackedTokens:
     """The tokens of a source, from the cache if they were packed before.
 
     Args:
-        source: see `spikeloom.data.sources`.
+        source: see `spikeloom.data.sources`; or a prepared directory, which is taken as it is.
         tokenizer: its `bos_token`, or else its `eos_token`, opens every document.
         part: `train` and `eval` are the two sides of `split_documents`.
-        eval_share: share of documents held out; without meaning for `all`.
+        eval_share: share of documents held out; without meaning for `all`, and for a prepared
+            directory, where it was decided when it was made.
         cache_dir: in place of `$SPIKELOOM_CACHE`.
         progress: show a bar, if stderr is a terminal.
 
     Raises:
         ConfigError: impossible `part` or `eval_share`, or a tokenizer with neither bos nor eos.
-        DataError: the source cannot be read, or the cache cannot be written.
+        DataError: the source cannot be read, the cache cannot be written, or a directory was
+            prepared with another tokenizer.
     """
-    _check(tokenizer, part, eval_share)
+    _check(part, eval_share)
+    opening = opening_token(tokenizer)
+    if is_prepared(source):
+        return _prepared(Path(source), tokenizer, part)
     about = {
         "version": _VERSION,
         "source": source,
@@ -182,12 +144,88 @@ def pack(
         return PackedTokens(directory)
     except DataError:
         pass  # not there yet, or damaged: both call for packing
-    texts: Iterable[str] = sources.documents(source)
-    if part != "all":
-        texts = split_documents(texts, part, eval_share)
-    with _new_entry(directory) as folder, _bar(progress, part) as bar:
-        _write(folder, texts, tokenizer, about, bar)
+    with _new_entry(directory) as folder, byte_bar(progress, f"tokenising ({part})") as count:
+        writer = StreamWriter(folder, tokenizers.size(tokenizer), opening)
+        documents = _documents(source, part, eval_share)
+        write_streams(documents, tokenizer, {part: writer}, count, writer.close_shard)
+        if not writer.shards:
+            raise DataError(f"{source} has no documents for part '{part}'")
+        writer.finish(**about, date=datetime.now(UTC).isoformat())
     return PackedTokens(directory)
+
+
+def write_streams(
+    documents: Iterable[tuple[str, Document]],
+    tokenizer: PreTrainedTokenizerFast,
+    writers: Mapping[str, StreamWriter],
+    count: Callable[[int], None],
+    commit: Callable[[], None],
+    shard_tokens: int = SHARD_TOKENS,
+) -> None:
+    """Tokenise documents, each to the writer that is named with it.
+
+    Args:
+        documents: (name of a writer, document).
+        tokenizer: of the ids.
+        writers: by name.
+        count: is told the bytes of text as they are written.
+        commit: called between two documents when `shard_tokens` or more have been written since
+            the last time, and at the end; it closes the shards.
+        shard_tokens: tokens of a shard, over all writers.
+    """
+    waiting: deque[tuple[str, Document]] = deque()
+
+    def texts() -> Iterator[str]:
+        for name, document in documents:
+            waiting.append((name, document))
+            yield document.text
+
+    writer = next(iter(writers.values()))
+    try:
+        for piece in encode_documents(texts(), tokenizer):
+            if piece.opens_document:
+                if sum(each.tokens for each in writers.values()) >= shard_tokens:
+                    commit()
+                name, document = waiting.popleft()
+                writer = writers[name]
+                writer.open_document(document.about)
+            writer.add(piece)
+            count(piece.text_bytes)
+        commit()
+    finally:
+        for each in writers.values():
+            each.close()
+
+
+def is_prepared(source: str | Path) -> bool:
+    """Whether a source is a directory that `spikeloom data prepare` made.
+
+    Raises:
+        DataError: it was begun, but not finished.
+    """
+    if (Path(source) / PROGRESS).is_file():
+        raise DataError(f"{source} is not finished: run its `spikeloom data prepare` once more")
+    return (Path(source) / PREPARED).is_file()
+
+
+def _prepared(directory: Path, tokenizer: PreTrainedTokenizerFast, part: Part) -> PackedTokens:
+    parts = ("train", "eval") if part == "all" else (part,)
+    packed = PackedTokens(*(directory / name for name in parts))
+    if packed.manifest["tokenizer_fingerprint"] != tokenizers.fingerprint(tokenizer):
+        has, want = packed.manifest["vocab_size"], tokenizers.size(tokenizer)
+        raise DataError(
+            f"{directory} was prepared with another tokenizer ({has} tokens, this one has {want}): "
+            f"use the one in {directory / 'tokenizer'}, or prepare the data again"
+        )
+    return packed
+
+
+def _documents(source: str, part: Part, eval_share: float) -> Iterator[tuple[str, Document]]:
+    """The documents of a part, each with the part's name."""
+    if part == "all":
+        return ((part, document) for document in sources.records(source))
+    both = sides(sources.records(source), eval_share)
+    return ((side, document) for side, document in both if side == part)
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
@@ -196,55 +234,30 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
     return Path(chosen).expanduser()
 
 
-def _check(tokenizer: PreTrainedTokenizerFast, part: str, eval_share: float) -> None:
+def _check(part: str, eval_share: float) -> None:
     if part not in ("all", "train", "eval"):
         raise ConfigError(f"part '{part}' is unknown: use all, train or eval")
     if not 0 < eval_share < 1:
         raise ConfigError(f"eval_share must lie between 0 and 1, not {eval_share}")
-    if _opening(tokenizer) is None:
+
+
+def opening_token(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The id that opens every document: bos, or else eos.
+
+    Raises:
+        ConfigError: the tokenizer has neither.
+    """
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    opening = eos if bos is None else bos
+    if opening is None:
         raise ConfigError("the tokenizer has neither bos_token nor eos_token: set one of them")
-
-
-def _opening(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    bos = tokenizer.bos_token_id
-    return tokenizer.eos_token_id if bos is None else bos
+    return int(opening)
 
 
 def _key(about: dict[str, Any]) -> str:
     # The fingerprint stands for the source: "a" and "./a" are the same files.
     decides = {name: value for name, value in about.items() if name != "source"}
     return hashlib.blake2b(json.dumps(decides).encode(), digest_size=16).hexdigest()
-
-
-def _write(
-    folder: Path,
-    texts: Iterable[str],
-    tokenizer: PreTrainedTokenizerFast,
-    about: dict[str, Any],
-    bar: Progress,
-) -> None:
-    vocab_size = max(tokenizer.get_vocab().values()) + 1
-    dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
-    opening = np.asarray([_opening(tokenizer)], dtype)
-    starts, byte_counts, tokens = array("q"), array("q"), 0
-    with (folder / "tokens.bin").open("wb") as file:
-        for piece in encode_documents(texts, tokenizer):
-            if piece.opens_document:
-                starts.append(tokens)
-                byte_counts.append(0)
-                file.write(opening.tobytes())
-                tokens += 1
-            file.write(piece.ids.astype(dtype).tobytes())
-            tokens += len(piece.ids)
-            byte_counts[-1] += piece.text_bytes
-            bar.advance(bar.task_ids[0], piece.text_bytes)
-    if not starts:
-        raise DataError(f"{about['source']} has no documents for part '{about['part']}'")
-    np.save(folder / "documents.npy", np.asarray(starts, np.int64))
-    np.save(folder / "document_bytes.npy", np.asarray(byte_counts, np.int64))
-    counts = {"tokens": tokens, "documents": len(starts), "bytes": sum(byte_counts)}
-    kind = {"dtype": dtype.name, "vocab_size": vocab_size, "date": datetime.now(UTC).isoformat()}
-    (folder / "manifest.json").write_text(json.dumps(about | counts | kind, indent=2), "utf-8")
 
 
 @contextmanager
@@ -270,14 +283,3 @@ def _replace(folder: Path, directory: Path) -> None:
     except DataError:
         shutil.rmtree(directory, ignore_errors=True)
         os.replace(folder, directory)
-
-
-@contextmanager
-def _bar(progress: bool, part: str) -> Iterator[Progress]:
-    """One task that counts bytes of text; the total is not known beforehand."""
-    label = "tokenising" if part == "all" else f"tokenising {part}"
-    columns = (TextColumn(label), FileSizeColumn(), TimeElapsedColumn())
-    quiet = not (progress and sys.stderr.isatty())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        bar.add_task(label, total=None)
-        yield bar

@@ -6,12 +6,15 @@ document and not the file. Whatever is wrong with a file is a one-line `DataErro
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -20,16 +23,39 @@ from spikeloom.errors import DataError, MissingExtraError, did_you_mean
 
 TEXT_SUFFIXES = (".txt", ".md")
 RECORD_SUFFIXES = (".jsonl", ".parquet")
-COMPRESSIONS = (".gz", ".xz", ".zst")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 KNOWN = f"{', '.join(TEXT_SUFFIXES + RECORD_SUFFIXES)}, each also with {', '.join(COMPRESSIONS)}"
 
 _CHUNK = 1 << 20  # bytes read from a file at a time
-_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+_OPENERS: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+@dataclass(frozen=True)
+class Document:
+    """A text, and what its record says about it.
+
+    Attributes:
+        text: the text.
+        about: the other columns of its record, such as `title` or `category`; of a plain file its
+            name without suffixes, as `title`.
+    """
+
+    text: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
 def read(path: Path, column: str | None = None) -> Iterator[str]:
-    """Texts of a file: the whole of a `.txt` or `.md`, one a record of a `.jsonl` or `.parquet`.
+    """Texts of a file, see `read_documents`."""
+    return (document.text for document in read_documents(path, column))
+
+
+def read_documents(path: Path, column: str | None = None) -> Iterator[Document]:
+    """The whole of a `.txt` or `.md`, or a document a record of a `.jsonl` or `.parquet`.
 
     Args:
         path: a file with one of the suffixes in `KNOWN`.
@@ -49,6 +75,32 @@ def read(path: Path, column: str | None = None) -> Iterator[str]:
     return (_read_jsonl if kind == ".jsonl" else _read_parquet)(path, column or "text")
 
 
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, all of it) for each record of a `.jsonl` or `.parquet` file.
+
+    Raises:
+        DataError, MissingExtraError: as `read` does.
+    """
+    kind = content_suffix(path)
+    if kind not in RECORD_SUFFIXES:
+        raise DataError(f"{path} holds no records: give {' or '.join(RECORD_SUFFIXES)}")
+    return _jsonl_objects(path) if kind == ".jsonl" else _parquet_objects(path)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a list that somebody wrote; empty ones and those that begin with # are left out.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, or holds no such line.
+    """
+    raw = b"".join(_without_nul(path, chunks(path)))
+    lines = [line.strip() for line in _decode(raw, str(path)).splitlines()]
+    lines = [line for line in lines if line and line[0] != "#"]
+    if not lines:
+        raise DataError(f"{path} holds nothing: write one item a line")
+    return lines
+
+
 def content_suffix(path: Path) -> str | None:
     """The suffix under a compression (`.jsonl` of `a.jsonl.xz`), or None if it is unknown."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -63,21 +115,59 @@ def without_surrogates(text: str) -> str:
     return _LONE_SURROGATE.sub("\ufffd", text)
 
 
-def _read_text(path: Path) -> Iterator[str]:
-    raw = b"".join(_without_nul(path, _chunks(path)))
-    yield _decode(raw, str(path)).replace("\r\n", "\n")
+def _read_text(path: Path) -> Iterator[Document]:
+    raw = b"".join(_without_nul(path, chunks(path)))
+    yield Document(
+        _decode(raw, str(path)).replace("\r\n", "\n"), {"title": path.name.partition(".")[0]}
+    )
 
 
-def _read_jsonl(path: Path, column: str) -> Iterator[str]:
-    for number, line in enumerate(_lines(_without_nul(path, _chunks(path))), start=1):
+def _read_jsonl(path: Path, column: str) -> Iterator[Document]:
+    for place, record in _jsonl_objects(path):
+        if text := _text_in(record, column, path, place):
+            yield _document(record, column, text)
+
+
+def _jsonl_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(_lines(_without_nul(path, chunks(path))), start=1):
         place = f"{path}, line {number}"
-        record = _parse(_decode(line, place), place) if line.strip() else None
-        if record is not None and (text := _text_in(record, column, path, place)):
+        if line.strip():
+            record = _parse(_decode(line, place), place)
             # Only an escape can bring a surrogate past the UTF-8 decoder.
-            yield without_surrogates(text) if b"\\u" in line else text
+            yield place, _clean(record) if b"\\u" in line else record
 
 
-def _read_parquet(path: Path, column: str) -> Iterator[str]:
+def _clean(tree: Any) -> Any:
+    """A tree of JSON without lone surrogates."""
+    if isinstance(tree, str):
+        return without_surrogates(tree)
+    if isinstance(tree, list):
+        return [_clean(value) for value in tree]
+    if isinstance(tree, dict):
+        return {_clean(key): _clean(value) for key, value in tree.items()}
+    return tree
+
+
+def _read_parquet(path: Path, column: str) -> Iterator[Document]:
+    with _open_parquet(path) as file:
+        names = file.schema_arrow.names
+        if column not in names:
+            raise DataError(_no_column(str(path), column, names, path))
+        for batch in file.iter_batches(batch_size=256):
+            for record in batch.to_pylist():
+                if text := _text_in(record, column, path, str(path)):
+                    yield _document(record, column, text)
+
+
+def _parquet_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with _open_parquet(path) as file:
+        rows = (row for b in file.iter_batches(batch_size=256) for row in b.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            yield f"{path}, row {number}", row
+
+
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[Any]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -85,16 +175,14 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
         raise MissingExtraError("pyarrow", "parquet") from None
     packed = path.suffix.lower() in COMPRESSIONS
     try:
-        with pq.ParquetFile(BytesIO(b"".join(_chunks(path))) if packed else path) as file:
-            names = file.schema_arrow.names
-            if column not in names:
-                raise DataError(_no_column(str(path), column, names, path))
-            for batch in file.iter_batches(batch_size=256, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    if text := _text_in({column: value}, column, path, str(path)):
-                        yield text
+        with pq.ParquetFile(BytesIO(b"".join(chunks(path))) if packed else path) as file:
+            yield file
     except (pa.ArrowException, OSError) as exc:
         raise DataError(f"{path} is not a readable parquet file ({_first_line(exc)})") from exc
+
+
+def _document(record: dict[str, Any], column: str, text: str) -> Document:
+    return Document(text, {name: value for name, value in record.items() if name != column})
 
 
 def _parse(line: str, place: str) -> dict[str, Any]:
@@ -151,8 +239,12 @@ def _without_nul(path: Path, chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    """The decompressed bytes of a file."""
+def chunks(path: Path) -> Iterator[bytes]:
+    """The decompressed bytes of a file, a mebibyte at a time.
+
+    Raises:
+        DataError: the file cannot be read, or is cut short.
+    """
     suffix = path.suffix.lower()
     try:
         with _OPENERS.get(suffix, open)(path, "rb") as file:
@@ -162,7 +254,9 @@ def _chunks(path: Path) -> Iterator[bytes]:
     except (zlib.error, lzma.LZMAError, gzip.BadGzipFile) as exc:
         raise DataError(f"{path} is not a valid {suffix} file ({_first_line(exc)})") from exc
     except OSError as exc:
-        raise DataError(f"{path} cannot be read: {exc.strerror or _first_line(exc)}") from exc
+        if exc.errno is None:  # bz2's way to say it
+            raise DataError(f"{path} is not a valid {suffix} file ({_first_line(exc)})") from exc
+        raise DataError(f"{path} cannot be read: {exc.strerror}") from exc
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ A source is one of these, or several joined with commas:
     hub:OWNER/NAME[:split][:column]          a data set of the hub, streamed
     hub:OWNER/NAME/CONFIG[:split][:column]   … one of its configurations
 
-Files may end in `.gz`, `.xz` or `.zst` as well.
+Files may end in `.gz`, `.bz2`, `.xz` or `.zst` as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from spikeloom.data.python_docs import python_docs
-from spikeloom.data.readers import KNOWN, content_suffix, read, without_surrogates
+from spikeloom.data.readers import (
+    KNOWN,
+    Document,
+    content_suffix,
+    read_documents,
+    read_objects,
+    without_surrogates,
+)
 from spikeloom.errors import DataError, MissingExtraError, did_you_mean
 
 PYTHON_DOCS = "python-docs"
@@ -31,6 +38,11 @@ _HUB = "hub:"
 
 
 def documents(source: str) -> Iterator[str]:
+    """The texts of a source, see `records`."""
+    return (document.text for document in records(source))
+
+
+def records(source: str) -> Iterator[Document]:
     """Every document of a source that is more than white space, read as it is asked for.
 
     Args:
@@ -42,12 +54,27 @@ def documents(source: str) -> Iterator[str]:
     """
     for part in _parts(source):
         empty = True
-        for text in _documents_of(part):
-            if text and not text.isspace():
+        for document in _documents_of(part):
+            if document.text and not document.text.isspace():
                 empty = False
-                yield text
+                yield document
         if empty:
             raise DataError(f"{part} holds no text: it is empty, or nothing but white space")
+
+
+def objects(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, all of it) for each record of a source of records: files and the hub.
+
+    Raises:
+        DataError: a part is missing, broken, or holds no records.
+        MissingExtraError: a part needs a package that is not installed.
+    """
+    for part in _parts(source):
+        if part.startswith(_HUB):
+            yield from ((part, record) for record in _hub(part))
+        else:
+            for path in _files(part):
+                yield from read_objects(path)
 
 
 def fingerprint(source: str) -> str:
@@ -66,6 +93,16 @@ def fingerprint(source: str) -> str:
     return digest.hexdigest()
 
 
+def files(source: str) -> list[Path]:
+    """The local files that a source reads, in order.
+
+    Raises:
+        DataError: a file of the source is missing.
+    """
+    local = [part for part in _parts(source) if part != PYTHON_DOCS and not part.startswith(_HUB)]
+    return [path for part in local for path in _files(_path_and_column(part)[0])]
+
+
 def _parts(source: str) -> list[str]:
     if Path(source).exists():  # a path may hold a comma itself
         return [source]
@@ -75,15 +112,15 @@ def _parts(source: str) -> list[str]:
     return parts
 
 
-def _documents_of(part: str) -> Iterator[str]:
+def _documents_of(part: str) -> Iterator[Document]:
     if part == PYTHON_DOCS:
-        yield from python_docs()
+        yield from map(Document, python_docs())
     elif part.startswith(_HUB):
-        yield from _hub(part)
+        yield from _hub_documents(part)
     else:
         pattern, column = _path_and_column(part)
         for path in _files(pattern):
-            yield from read(path, column)
+            yield from read_documents(path, column)
 
 
 def _facts(part: str) -> Iterator[str]:
@@ -131,8 +168,18 @@ def _missing(path: Path) -> str:
     return f"{path} does not exist{near}"
 
 
-def _hub(part: str) -> Iterator[str]:
-    name, config, split, column = _hub_address(part)
+def _hub_documents(part: str) -> Iterator[Document]:
+    column = _hub_address(part)[-1]
+    for record in _hub(part):
+        if column not in record:
+            has = ", ".join(f"'{key}'" for key in record)
+            raise DataError(f"{part}: no column '{column}'; it has {has}")
+        text = without_surrogates(str(record[column] or ""))
+        yield Document(text, {name: value for name, value in record.items() if name != column})
+
+
+def _hub(part: str) -> Iterator[dict[str, Any]]:
+    name, config, split, _ = _hub_address(part)
     try:
         import datasets
     except ImportError:
@@ -143,13 +190,7 @@ def _hub(part: str) -> Iterator[str]:
         # One question first: where there is no network, `datasets` retries for half a minute.
         HfApi().dataset_info(name, timeout=10)
         stream: Any = datasets.load_dataset(name, config, split=split, streaming=True)
-        for record in stream:
-            if column not in record:
-                has = ", ".join(f"'{key}'" for key in record)
-                raise DataError(f"{part}: no column '{column}'; it has {has}")
-            yield without_surrogates(str(record[column] or ""))
-    except DataError:
-        raise
+        yield from stream
     except Exception as exc:  # the hub's client raises its own errors, httpx's and ValueError
         raise DataError(_hub_failure(part, exc)) from exc
 

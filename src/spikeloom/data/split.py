@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Literal
+
+from spikeloom.data.readers import Document
 
 Side = Literal["train", "eval"]
 
@@ -16,38 +19,44 @@ Side = Literal["train", "eval"]
 def split_documents(
     documents: Iterable[str], part: Side, eval_share: float = 0.05
 ) -> Iterator[str]:
-    """The documents of one side.
-
-    Both sides get at least one document: in a source so small that its hashes all fall on one
-    side, the one nearest to the other side changes over. A single document is cut at a line
-    boundary (if it has one) before its last `eval_share` of characters.
+    """The documents of one side, see `sides`.
 
     Args:
-        documents: texts; read once, one of them held back at most.
+        documents: texts.
         part: which side to yield.
         eval_share: expected share of documents in `eval`, between 0 and 1.
     """
-    return (text for side, text in _sides(documents, eval_share) if side == part)
+    both = sides(map(Document, documents), eval_share)
+    return (document.text for side, document in both if side == part)
 
 
-def _sides(documents: Iterable[str], share: float) -> Iterator[tuple[Side, str]]:
-    """Each document with its side; holds one back until both sides have been seen."""
-    held: str | None = None
+def sides(documents: Iterable[Document], share: float = 0.05) -> Iterator[tuple[Side, Document]]:
+    """Each document with its side.
+
+    Both sides get at least one document: in a source so small that its hashes all fall on one
+    side, the one nearest to the other side changes over. A single document is cut at a line
+    boundary (if it has one) before its last `share` of characters.
+
+    Args:
+        documents: read once, one of them held back until both sides have been seen.
+        share: expected share of documents in `eval`, between 0 and 1.
+    """
+    held: Document | None = None
     held_side: Side = "train"
     both_seen, count = False, 0
-    for text in documents:
+    for document in documents:
         count += 1
-        side = _side(text, share)
+        side = _side(document.text, share)
         if both_seen:
-            yield side, text
+            yield side, document
         elif held is None:
-            held, held_side = text, side
+            held, held_side = document, side
         elif side != held_side:
             both_seen = True
             yield held_side, held
-            yield side, text
+            yield side, document
         else:
-            held, released = _nearer_first(held, text, side)
+            held, released = _nearer_first(held, document, side)
             yield side, released
     if held is None or both_seen:
         return
@@ -67,18 +76,19 @@ def _position(text: str) -> float:
     return int.from_bytes(raw) / 2**64
 
 
-def _nearer_first(a: str, b: str, side: Side) -> tuple[str, str]:
-    """The two texts, the one nearer to the other side first: `eval` lies below `train`."""
-    low, high = sorted((a, b), key=_position)
+def _nearer_first(a: Document, b: Document, side: Side) -> tuple[Document, Document]:
+    """The two documents, the one nearer to the other side first: `eval` lies below `train`."""
+    low, high = sorted((a, b), key=lambda document: _position(document.text))
     return (low, high) if side == "train" else (high, low)
 
 
-def _cut(text: str, share: float) -> Iterator[tuple[Side, str]]:
+def _cut(document: Document, share: float) -> Iterator[tuple[Side, Document]]:
     """Cut at the last line feed before the exact place, unless it lies far off."""
+    text = document.text
     exact = round(len(text) * (1 - share))
     earliest = exact - (len(text) - exact)
     at = text.rfind("\n", max(earliest, 0), exact) + 1 or exact
     if text[:at]:
-        yield "train", text[:at]
+        yield "train", replace(document, text=text[:at])
     if text[at:]:
-        yield "eval", text[at:]
+        yield "eval", replace(document, text=text[at:])

@@ -25,9 +25,7 @@ _WORDS = (
 def train_bpe(documents: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Learn at most `vocab_size` tokens from the first `SAMPLE_BYTES` of the documents."""
     backend = Tokenizer(models.BPE())
-    words = pre_tokenizers.Split(Regex(_WORDS), "isolated")
-    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
+    backend.pre_tokenizer = word_splitter()
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -37,3 +35,10 @@ def train_bpe(documents: Iterable[str], vocab_size: int) -> PreTrainedTokenizerF
     )
     backend.train_from_iterator(sample(documents), trainer)
     return wrap(backend)
+
+
+def word_splitter() -> pre_tokenizers.PreTokenizer:
+    """Words, numbers and punctuation, each with the space before it, as bytes."""
+    words = pre_tokenizers.Split(Regex(_WORDS), "isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([words, as_bytes])

@@ -23,7 +23,8 @@ from transformers.utils.logging import disable_progress_bar
 from spikeloom import tokenizers
 from spikeloom.checkpoint import step_of
 from spikeloom.config import RunConfig, TrainingConfig
-from spikeloom.data.packing import PackedTokens, TokenRows, pack
+from spikeloom.data.conditioning import ConditionedRows, Prefixes, metadata_values
+from spikeloom.data.packing import PackedTokens, TokenRows, is_prepared, pack
 from spikeloom.data.sources import documents
 from spikeloom.errors import (
     ConfigError,
@@ -37,6 +38,10 @@ from spikeloom.training.display import Display, Sampler
 from spikeloom.training.memory import keep_freed_memory
 from spikeloom.training.run_directory import RUN_FILE, claim, is_main, record, staged
 from spikeloom.training.trainer import STATE_FILES, SpikeTrainer
+
+Rows = TokenRows | ConditionedRows
+
+MOST_VALUES = 1000  # of a metadata field that run.json lists
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,10 @@ def train(
 
     Args:
         run: model, tokenizer and training config.
-        data: SOURCE of the training text.
+        data: SOURCE of the training text, or a directory that `spikeloom data prepare` made.
         out: checkpoint directory to write.
         eval_data: SOURCE of held-out text; None sets 5% of the documents aside.
-        tokenizer: directory of a tokenizer to use instead of training one.
+        tokenizer: directory of a tokenizer to use instead of the prepared data's, or a new one.
         resume: continue the run that `out` holds.
         title: what the progress bar says.
 
@@ -88,7 +93,9 @@ def train(
         run = fit_to_tokenizer(run, words)
         train_rows, eval_rows = _rows(run.training, data, eval_data, words)
         if is_main():
-            record(out, words, {**to_dict(run), "data": data, "eval_data": eval_data})
+            named = metadata_values(train_rows.packed, run.training.metadata, MOST_VALUES)
+            told = {"data": data, "eval_data": eval_data, "metadata": named}
+            record(out, words, {**to_dict(run), **told})
     with _memory_advice(run.training):
         model = make_model(run)
         display = Display(budget, tokens_per_step, title)
@@ -143,7 +150,7 @@ def make_trainer(
     display: Display,
     model: SpikeloomForCausalLM,
     words: Any,
-    train_rows: TokenRows,
+    train_rows: Rows,
     eval_rows: TokenRows,
 ) -> SpikeTrainer:
     """The Trainer of a run, with our display in place of its own."""
@@ -232,29 +239,34 @@ class BudgetCallback(TrainerCallback):
 
 
 def _tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
-    """The tokenizer of the run in `out`, else the given one, else one trained on the data."""
+    """Of the run in `out`; else the given one, else the prepared data's, or one trained on it."""
     if (out / RUN_FILE).exists():
         return tokenizers.load(out)
     if given is not None:
         return tokenizers.load(given)
+    if is_prepared(data):
+        return tokenizers.load(Path(data) / "tokenizer")
     return tokenizers.train(run.tokenizer.kind, documents(data), run.tokenizer.vocab_size)
 
 
 def _rows(
     config: TrainingConfig, data: str, eval_data: str | None, words: Any
-) -> tuple[TokenRows, TokenRows]:
+) -> tuple[Rows, TokenRows]:
     assert config.context is not None
     held_out = pack(eval_data or data, words, part="all" if eval_data else "eval")
     packed = pack(data, words, part="all" if eval_data else "train")
     limit = max(1, config.eval_tokens // config.context)
-    rows = TokenRows(packed, config.context)
+    separate = config.separate_documents
+    rows: Rows = TokenRows(packed, config.context, position_ids=separate)
+    if config.metadata:
+        rows = ConditionedRows(packed, config.context, Prefixes(words, config.metadata), separate)
     at_a_time = config.batch_size * _processes()
     if len(rows) < at_a_time:
         raise DataError(
             f"the data has {len(rows)} rows of {config.context} tokens, a batch needs {at_a_time}: "
             "use more text, or lower training.batch_size or training.context"
         )
-    return rows, TokenRows(held_out, config.context, limit=limit)
+    return rows, TokenRows(held_out, config.context, position_ids=separate, limit=limit)
 
 
 def _tokens_per_byte(packed: PackedTokens) -> float:

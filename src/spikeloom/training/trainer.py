@@ -23,6 +23,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from spikeloom.checkpoint import is_whole, steps
 from spikeloom.config import TrainingConfig
+from spikeloom.data.conditioning import PLAIN
 from spikeloom.errors import TrainingError
 from spikeloom.model import active_share, fed_weights
 from spikeloom.training.budget import Budget, learning_rate_factor
@@ -115,6 +116,19 @@ class SpikeTrainer(FiringRateMixin, Trainer):
             "": tokens_per_byte / math.log(2),
             "eval_": eval_tokens_per_byte / math.log(2),
         }
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        return super().training_step(model, self._form(inputs), num_items_in_batch)
+
+    def _form(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Rows with their metadata, or in the cool-down their plain form."""
+        plain = {k.removeprefix(PLAIN): v for k, v in inputs.items() if k.startswith(PLAIN)}
+        progress = self.budget.progress(self.state.global_step)
+        if plain and progress >= 1.0 - self.config.metadata_cooldown:
+            return plain
+        return {k: v for k, v in inputs.items() if not k.startswith(PLAIN)}
 
     def presses(self) -> bool:
         """Not while dead zones are still opening: firing is high then on purpose."""
