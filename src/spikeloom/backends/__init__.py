@@ -1,0 +1,1 @@
+"""Backends beside PyTorch, on the same config and checkpoint directory."""
