@@ -47,6 +47,7 @@ Part = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 Seed = Annotated[int, typer.Option(help="Seed of the random choices.")]
+Backend = Annotated[str, typer.Option(metavar="torch|numpy", help="What computes.")]
 
 
 @app.command()
@@ -72,6 +73,7 @@ def train(
         typer.Option("--set", metavar="a.b=c", help="Override a key of the YAML; repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
+    backend: Backend = "torch",
     json_file: Json = None,
 ) -> None:
     """Train a model from scratch on text.
@@ -81,8 +83,8 @@ def train(
     DIR holds `checkpoint-N` folders while it runs and the best weights at the end. A run that was
     interrupted goes on with the same command and --resume.
     """
+    from spikeloom import backends
     from spikeloom.config import load_config
-    from spikeloom.training.train import train as run_training
     from spikeloom.training.twin import twin_of
 
     given = {"max_steps": max_steps, "max_tokens": max_tokens, "max_minutes": max_minutes}
@@ -90,7 +92,8 @@ def train(
     if budget:  # a budget on the command line replaces the file's
         budget = [f"training.{k}=null" for k in given] + budget
     run = twin_of(load_config(preset, [*(settings or []), *budget]), twin)
-    result = run_training(
+    result = backends.train(
+        backend,
         run,
         data,
         out,
@@ -176,13 +179,15 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
     seed: Seed = 0,
+    backend: Backend = "torch",
     json_file: Json = None,
 ) -> None:
     """Continue a text, streaming to the terminal."""
-    from spikeloom.inference.generate import Generator, Sampling
+    from spikeloom import backends
+    from spikeloom.inference.generate import Sampling
 
     sampling = Sampling(temperature, top_p, seed, max_new_tokens)
-    generator = Generator.load(checkpoint)
+    generator = backends.generator(backend, checkpoint)
     pieces = []
     sys.stdout.write(prompt)
     for piece in generator.stream(prompt, sampling):

@@ -10,7 +10,7 @@ import torch
 from parity import small_model, tokens_of, weights_of
 
 from spikeloom.backends.numpy import layers, neurons
-from spikeloom.backends.numpy.decoder import forward, loss_and_gradients
+from spikeloom.backends.numpy.decoder import Decoder, loss_and_gradients
 from spikeloom.ops.surrogate import PROXIES, SLOPES
 
 STEP = 1e-6
@@ -40,7 +40,7 @@ def test_gradients_are_the_finite_differences_of_the_smooth_model(name, monkeypa
     w, config = weights_of(model), model.config.architecture
     tokens = tokens_of(model, 2, 6)
     targets = layers.next_tokens(tokens)
-    grads = loss_and_gradients(w, config, tokens, targets)[2]
+    grads = loss_and_gradients(Decoder(config, w), tokens, targets)[2]
     rng = np.random.default_rng(0)
     for key in w:
         direction = rng.standard_normal(w[key].shape)
@@ -48,7 +48,9 @@ def test_gradients_are_the_finite_differences_of_the_smooth_model(name, monkeypa
         losses = []
         for sign in (1, -1):
             moved = w | {key: w[key] + sign * STEP * direction}
-            losses.append(layers.cross_entropy(forward(moved, config, tokens).logits, targets)[0])
+            losses.append(
+                layers.cross_entropy(Decoder(config, moved).forward(tokens).logits, targets)[0]
+            )
         slope = (losses[0] - losses[1]) / (2 * STEP)
         assert np.sum(grads[key] * direction) == pytest.approx(slope, rel=1e-4, abs=1e-7), key
 

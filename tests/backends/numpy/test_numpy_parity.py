@@ -6,9 +6,9 @@ import torch
 from parity import NAMES, assert_grads_close, reference, small_model, tokens_of, weights_of
 
 from spikeloom.backends.numpy import neurons
-from spikeloom.backends.numpy.decoder import forward, loss_and_gradients, roles
+from spikeloom.backends.numpy.decoder import Decoder, loss_and_gradients
 from spikeloom.backends.numpy.layers import next_tokens
-from spikeloom.backends.numpy.weights import initial_weights, layout
+from spikeloom.backends.weights import initial_weights, layout, roles
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -38,10 +38,10 @@ def test_logits_losses_and_gradients_agree(name, dtype, tolerance):
     tokens, target = tokens_of(model, 2, 13), 0.01
     expected = reference(model, tokens, target)
     w, config = weights_of(model), model.config.architecture
-    out = forward(w, config, tokens)
+    out = Decoder(config, w).forward(tokens)
     assert out.logits.dtype == dtype
     np.testing.assert_allclose(out.logits, expected.logits, atol=tolerance, rtol=0)
-    loss, share, grads = loss_and_gradients(w, config, tokens, next_tokens(tokens), target)
+    loss, share, grads = loss_and_gradients(Decoder(config, w), tokens, next_tokens(tokens), target)
     assert loss == pytest.approx(expected.loss, abs=tolerance)
     assert share == pytest.approx(expected.share, abs=1e-6)
     assert_grads_close(grads, expected.grads, tolerance)
@@ -53,7 +53,7 @@ def test_without_pressure_the_gradient_is_that_of_the_cross_entropy(name):
     w, config, targets = weights_of(model), model.config.architecture, next_tokens(tokens)
     expected = reference(model, tokens).grads
     for target in (None, 1.1):  # no target, and one that is never passed
-        grads = loss_and_gradients(w, config, tokens, targets, target)[2]
+        grads = loss_and_gradients(Decoder(config, w), tokens, targets, target)[2]
         assert_grads_close(grads, expected, 1e-6)
 
 
@@ -62,8 +62,8 @@ def test_spikes_agree_away_from_the_threshold(name, pasts):
     tokens = tokens_of(model, 2, 13)
     config, w = model.config.architecture, weights_of(model)
     expected = reference(model, tokens).payloads
-    forward(w, config, tokens)
-    spiking = [k for k, (neuron, _) in roles(config).items() if neuron.kind != "none"]
+    Decoder(config, w).forward(tokens)
+    spiking = [k for k, (neuron, _, _) in roles(config).items() if neuron.kind != "none"]
     assert spiking == list(expected)
     for past, (key, payloads) in zip(pasts, expected.items(), strict=True):
         c = roles(config)[key][0]
@@ -80,7 +80,7 @@ def test_spikes_agree_away_from_the_threshold(name, pasts):
 def test_weights_have_the_names_shapes_and_spread_of_the_torch_model(name):
     model = small_model(name)
     config = model.config.architecture
-    assert {k: i.shape for k, i in layout(config).items()} == {
+    assert {k: shape for k, (shape, _, _) in layout(config).items()} == {
         k: tuple(p.shape) for k, p in model.named_parameters()
     }
     fresh = type(model)(model.config)  # at its initial weights

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from spikeloom.backends.numpy.neurons import Array
+from spikeloom.backends.weights import Array
 
 Back = Callable[[Array], tuple[Array, ...]]
 
@@ -49,10 +49,13 @@ def rotate(x: Array, positions: Array, theta: float, back: bool = False) -> Arra
 
 
 def softmax_attention(q: Array, k: Array, v: Array, window: int | None) -> tuple[Array, Back]:
-    """Each token attends to the last `window` tokens, itself included; None to all before it."""
-    L, scale = q.shape[-2], q.shape[-1] ** -0.5
-    distance = np.arange(L)[:, None] - np.arange(L)
-    seen = (distance >= 0) & (distance < (window or L))
+    """Each token attends to the last `window` tokens, itself included; None to all before it.
+
+    Keys and values may reach further back than the queries, which are the last tokens.
+    """
+    L, n, scale = q.shape[-2], k.shape[-2], q.shape[-1] ** -0.5
+    distance = np.arange(n - L, n)[:, None] - np.arange(n)
+    seen = (distance >= 0) & (distance < (window or n))
     scores = np.where(seen, (q @ _t(k)) * scale, -np.inf)
     a = np.exp(scores - scores.max(-1, keepdims=True))
     a /= a.sum(-1, keepdims=True)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from spikeloom.backends.numpy.neurons import Array, Pull, Weights
+from spikeloom.backends.numpy.neurons import Pull
+from spikeloom.backends.weights import Array, Weights
 
 IGNORED = -100  # a target that is not scored
 

@@ -25,10 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from spikeloom.backends.weights import Array, Weights
 from spikeloom.config import NeuronConfig
 
-Array = np.ndarray
-Weights = dict[str, Array]
 Pull = Callable[..., Array]  # from the gradient of a result to that of its argument
 
 # h(u): slopes that stand in for the derivative of 1[u >= 0]; the table in spikeloom.ops.surrogate.
@@ -141,18 +140,23 @@ def _channels(x: Array) -> Array:
 
 
 def neuron(
-    x: Array, w: Weights, name: str, c: NeuronConfig
-) -> tuple[Array, float, Callable[[Array, float, Weights], Array]]:
+    x: Array, w: Weights, name: str, c: NeuronConfig, memory: Weights | None = None
+) -> tuple[Array, float, Pull]:
     """A population on `[T, B, L, D]`: what it sends, its firing rate, and the way back.
 
-    Steps are the T of the step clock, or, where T = 1 and the membrane remembers, the L tokens. A
-    wire (`kind: none`) sends its input, at rate 1.
+    Steps are the T of the step clock, or, where T = 1 and the membrane remembers, the L tokens:
+    then `memory` (`recurrent.py`) holds the membrane. A wire (`kind: none`) sends its input, at
+    rate 1.
     """
     if c.kind == "none":
         return x, 1.0, lambda dy, drate, grads: dy
     theta, beta = constants(w, name, c)
-    axis = 2 if len(x) == 1 and not c.memoryless else 0
-    past = scan(np.moveaxis(x + w[f"{name}.bias"], axis, 0), theta, beta, c)
+    along_tokens = len(x) == 1 and not c.memoryless
+    axis, memory = (2, memory) if along_tokens else (0, None)
+    initial = None if memory is None else memory.get(name)
+    past = scan(np.moveaxis(x + w[f"{name}.bias"], axis, 0), theta, beta, c, initial)
+    if memory is not None:
+        memory[name] = past.last
     y = past.s * theta if c.kind == "graded" else past.s
     counted = len(x) == 1 and c.memoryless and c.kind == "graded" and c.clip_membrane is None
 
