@@ -88,13 +88,14 @@ def layout(config: ModelConfig) -> dict[str, tuple[Shape, float, float | Array]]
 
 
 def read(directory: Path) -> tuple[ModelConfig, Weights]:
-    """The model of a checkpoint directory.
+    """The model of a checkpoint directory, its weights in float32 at least.
 
     Raises:
         CheckpointError: it is not a checkpoint, is damaged, or its weights do not fit its config.
     """
     config = read_config(directory)
-    weights = read_tensors(directory, framework="numpy")
+    tensors = read_tensors(directory, framework="numpy")
+    weights = {k: w.astype(np.promote_types(w.dtype, np.float32)) for k, w in tensors.items()}
     if config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
     wanted = {name: shape for name, (shape, _, _) in layout(config).items()}

@@ -10,11 +10,11 @@ Forward, for steps t = 0, 1, ... (both kinds; the equations of `spikeloom.ops.li
 with theta learned per channel (graded) or the constant v_threshold (LIF). Backward, from dy[t] and
 the gradient da[t] that came back from step t + 1, with h = ds/dv the surrogate slope:
 
-    ds[t] = theta * (dy[t] - da[t])  soft        ds[t] = theta * dy[t]                 hard
-    dv[t] = da[t] + ds[t] * h[t]     soft        dv[t] = da[t] 1[s = 0] + ds[t] * h[t] hard
-    dx[t] = dv[t]         dbeta += dv[t] * a[t-1]         da[t-1] = beta * dv[t]
+    dx[t]   = dv[t] = theta h[t] dy[t] + keep[t] da[t]        (LIF: h[t] dy[t] + ...)
+    keep[t] = 1 - theta h[t] (soft reset)  or  1 where s[t] = 0, else 0 (hard reset)
+    da[t-1] = beta dv[t]          dbeta += dv[t] a[t-1]
 
-(LIF: theta dy[t] is dy[t]), dv[t] being 0 where the clip held the membrane.
+and dx[t] = 0 where the clip held the membrane.
 """
 
 from __future__ import annotations
@@ -74,64 +74,53 @@ class Past:
 
     v: Array  # as it meets the threshold
     s: Array  # payloads
-    before: Array  # a[t-1]
-    free: Array | bool  # where the clip did not hold it
+    before: Array | None  # a[t-1], where the leak is learned
+    free: Array | None  # where the clip did not hold it, if there is one
     last: Array  # a[S-1], `[..., D]`
 
 
 def scan(
-    x: Array,
-    theta: Array | float,
-    beta: Array | float,
-    c: NeuronConfig,
-    initial_state: Array | None = None,
+    x: Array, theta: Any, beta: Any, c: NeuronConfig, initial_state: Array | None = None
 ) -> Past:
     """The recurrence over the leading axis of `x` `[S, ..., D]`."""
-    v, s, before = np.empty((3, *x.shape), x.dtype)
+    v, s = np.empty((2, *x.shape), x.dtype)
+    before = np.empty_like(v) if c.learn_beta else None
+    clip = c.clip_membrane
+    free = None if clip is None else np.empty(x.shape, bool)
     a = np.zeros_like(x[0]) if initial_state is None else initial_state
     for t in range(len(x)):
-        before[t] = a
+        if before is not None:
+            before[t] = a
         v[t] = beta * a + x[t]
-        held = v[t] if c.clip_membrane is None else v[t].clip(-c.clip_membrane, c.clip_membrane)
-        s[t] = spike(held, theta, c)
-        a = held - theta * s[t] if c.reset == "soft" else np.where(s[t] != 0, c.v_reset, held)
-    if c.clip_membrane is None:
-        return Past(v, s, before, True, a)
-    free = np.abs(v) <= c.clip_membrane
-    return Past(v.clip(-c.clip_membrane, c.clip_membrane), s, before, free, a)
+        if clip is not None and free is not None:
+            free[t] = np.abs(v[t]) <= clip
+            np.clip(v[t], -clip, clip, out=v[t])
+        s[t] = spike(v[t], theta, c)
+        a = v[t] - theta * s[t] if c.reset == "soft" else np.where(s[t] != 0, c.v_reset, v[t])
+    return Past(v, s, before, free, a)
 
 
 def scan_backward(
-    past: Past,
-    theta: Array | float,
-    beta: Array | float,
-    c: NeuronConfig,
-    dy: Array,
-    ds_rate: Array | float,
-    dv_rate: Array | float,
-) -> tuple[Array, Array, Array]:
-    """`dx` `[S, ..., D]`, and `dtheta`, `dbeta` `[D]`.
+    past: Past, theta: Any, beta: Any, c: NeuronConfig, dy: Array, ds_rate: Any, dv_rate: Any
+) -> tuple[Array, Array | None, Array | None]:
+    """`dx` `[S, ..., D]`, and `dtheta`, `dbeta` `[D]` where they are learned.
 
     The firing-rate loss pulls on the payloads (`ds_rate`) or on the membrane (`dv_rate`).
     """
-    soft, emitted = c.reset == "soft", theta if c.kind == "graded" else 1
-    pulls = slope(past.v, theta, c)
-    sent, dx, da = emitted * dy + ds_rate, np.empty_like(dy), np.zeros_like(dy[0])
-    dreset = np.empty_like(dy)  # gradient of what the soft reset takes away, minus
+    soft, graded, h = c.reset == "soft", c.kind == "graded", slope(past.v, theta, c)
+    through = ((theta if graded else 1) * dy + ds_rate) * h + dv_rate
+    keeps = 1 - theta * h if soft else past.s == 0
+    dx, da = through if past.free is None else through * past.free, np.zeros_like(dy[0])
     for t in reversed(range(len(dy))):
-        dreset[t] = da if soft else 0
-        ds = sent[t] - theta * dreset[t]
-        dv = ds * pulls[t] + (da if soft else np.where(past.s[t] == 0, da, 0))
-        dx[t] = (dv + (dv_rate[t] if isinstance(dv_rate, np.ndarray) else 0)) * _at(past.free, t)
+        dx[t] += keeps[t] * da if past.free is None else keeps[t] * past.free[t] * da
         da = beta * dx[t]
+    dbeta = None if past.before is None else _channels(dx * past.before)
+    if not graded:
+        return dx, None, dbeta
     # s = spike(v / theta): what goes back through the slope reaches theta times -v / theta.
-    through = (sent - theta * dreset) * pulls + dv_rate
-    dtheta = past.s * (dy - dreset) - through * past.v / theta
-    return dx, _channels(dtheta), _channels(dx * past.before)
-
-
-def _at(free: Array | bool, t: int) -> Array | bool:
-    return free[t] if isinstance(free, np.ndarray) else free
+    da = np.concatenate([beta * dx[1:], np.zeros_like(dx[:1])]) if soft else 0
+    dv = ((theta * (dy - da)) + ds_rate) * h + dv_rate
+    return dx, _channels(past.s * (dy - da) - dv * past.v / theta), dbeta
 
 
 def _channels(x: Array) -> Array:
@@ -169,9 +158,9 @@ def neuron(
         back = scan_backward(past, theta, beta, c, np.moveaxis(dy, axis, 0), ds_rate, dv_rate)
         dx, dtheta, dbeta = np.moveaxis(back[0], 0, axis), *back[1:]
         grads[f"{name}.bias"] = _channels(dx)
-        if c.kind == "graded":
+        if dtheta is not None:
             grads[f"{name}.log_theta"] = dtheta * theta
-        if c.learn_beta:
+        if dbeta is not None:
             grads[f"{name}.raw_beta"] = dbeta * beta * (1 - beta)
         return dx
 
