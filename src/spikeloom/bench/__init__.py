@@ -10,6 +10,7 @@ from spikeloom.errors import ConfigError, did_you_mean
 
 NAMES = {
     "decode": "batch-1 decoding: the event-driven engine against its dense twin",
+    "numpy": "one training step in NumPy: all tokens at once against a loop over tokens",
 }
 
 

@@ -23,7 +23,7 @@ from spikeloom.errors import SpikeloomError
 
 GEOMETRY = [
     *("model.hidden_size=64", "model.num_hidden_layers=2", "model.num_attention_heads=4"),
-    *("model.intermediate_size=256", "training.learning_rate=5e-3", "training.weight_decay=0"),
+    *("model.intermediate_size=256", "training.learning_rate=3e-3", "training.weight_decay=0"),
 ]
 
 
@@ -58,7 +58,7 @@ def accuracy(decoder: Decoder, batches: list[tuple[Array, Array]]) -> float:
 
 def learn(pairs: Pairs, epochs: int, seed: int = 0) -> float:
     """Train, print the progress, and return the accuracy on the words trained on."""
-    batches, vocabulary = encode(pairs, size=64)
+    batches, vocabulary = encode(pairs, size=32)
     run = load_config("spike-transformer", [*GEOMETRY, f"model.vocab_size={vocabulary}"])
     decoder = Decoder(run.model, initial_weights(run.model, seed))
     optimizer, rng, began = AdamW(decoder.w, run.training), np.random.default_rng(seed), time.time()
@@ -83,7 +83,7 @@ def main() -> None:
     """The command line; a user's mistake is one line and exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="jsonl of word and colour; else xkcd's names")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=40)
     given = parser.parse_args()
     try:
         pairs = read_pairs(given.data) if given.data else xkcd_pairs()
