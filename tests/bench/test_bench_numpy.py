@@ -24,7 +24,8 @@ def test_both_compute_the_same(small):
 
 
 def test_a_loop_that_computes_something_else_is_not_timed(small, monkeypatch):
-    monkeypatch.setattr(TokenLoop, "norm_back", lambda self, dy, past, name: dy)
+    right = TokenLoop.norm_back
+    monkeypatch.setattr(TokenLoop, "norm_back", lambda *given: 1.001 * right(*given))
     with pytest.raises(AssertionError, match="relative error"):
         check(small, TokenLoop(small.config, small.w), np.arange(40, 49))
 

@@ -3,13 +3,13 @@
 12 layers, 256 wide, 8 heads, T = 4, context 64, one row. `TokenLoop` is the same mathematics as
 `spikeloom.backends.numpy`, one token, one step and one layer at a time, with NumPy vectors over the
 width; attention is its recurrence, forward and back. Before anything is timed, the loss and every
-gradient of the two must agree. Both use the BLAS threads that the environment grants.
+gradient of the two must agree. Both use the BLAS threads that the environment grants, and both run
+as training does, with freed memory kept in the process.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,9 @@ from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import time_cpu
 from spikeloom.config import ModelConfig, load_config
 from spikeloom.errors import ConfigError
+from spikeloom.training.memory import keep_freed_memory
 
 CONTEXT, ROUNDS, TARGET = 64, 3, 20.0
-Vectors = list[Array]  # one per step
 
 
 def run(device: str) -> list[Row]:
@@ -39,6 +39,7 @@ def run(device: str) -> list[Row]:
     loop = TokenLoop(config, decoder.w)
     tokens = np.random.default_rng(1).integers(0, config.vocab_size, CONTEXT)
     check(decoder, loop, tokens)
+    keep_freed_memory()
     rows = tokens[None]
     times = time_cpu(
         {
@@ -77,176 +78,133 @@ def check(decoder: Decoder, loop: TokenLoop, tokens: Array) -> None:
         assert error < 1e-6, f"{name}: relative error {error:.1e}"
 
 
-@dataclass
-class Fed:
-    """What one token left in a norm and the neuron behind it, per step."""
-
-    normed: list[tuple[Array, Array]]
-    v: Vectors
-    s: Vectors
-    free: Vectors
-
-
-@dataclass
-class Mixed:
-    """What one token left in a mixer block, per step."""
-
-    fed: Fed
-    heads: list[tuple[Any, ...]]
-    sent: Fed
-
-
 class TokenLoop:
-    """The spike-transformer preset for one row, without any vectorisation over tokens."""
+    """The spike-transformer preset for one row: for each token, for each step, for each layer.
+
+    As a simulation runs: membranes `a` and attention states `m` move on from step to step and from
+    token to token. What the way back needs is put on a tape, and taken from it in reverse order.
+    """
 
     def __init__(self, config: ModelConfig, w: Weights) -> None:
         self.config, self.w = config, w
-        self.steps, self.heads = range(config.num_steps), config.num_attention_heads
-        self.scale = config.head_dim**-0.5
+        self.layers = [f"{ROOT}.layers.{i}.blocks" for i in range(config.num_hidden_layers)]
+        self.heads, self.scale = config.num_attention_heads, config.head_dim**-0.5
 
     def loss_and_gradients(self, tokens: Array) -> tuple[float, Weights]:
         """Mean cross-entropy of the next tokens `[L]`, and the gradient of every weight."""
         self.g = {name: np.zeros_like(w) for name, w in self.w.items()}
-        embedding, L = self.w[f"{ROOT}.embed_tokens.weight"], len(tokens)
-        xs = [[embedding[token] for _ in self.steps] for token in tokens]
-        layers = range(self.config.num_hidden_layers)
-        past: list[tuple[list[Mixed], list[tuple[Fed, Fed]]]] = []
-        for i in layers:
-            name, memory = f"{ROOT}.layers.{i}.blocks", self.empty()
-            past.append(([self.mix(x, f"{name}.0", memory) for x in xs], []))
-            for x in xs:
-                past[-1][1].append(self.think(x, f"{name}.1"))
-        loss, dxs = 0.0, []
-        for j in range(L):
-            following = int(tokens[j + 1]) if j + 1 < L else None
-            part, dx = self.predict(xs[j], following, L - 1)
-            loss += part
-            dxs.append(dx)
-        for i in reversed(layers):
-            name, dmemory = f"{ROOT}.layers.{i}.blocks", self.empty()
-            for j in reversed(range(L)):
-                self.think_back(dxs[j], f"{name}.1", past[i][1][j])
-                before = past[i][0][j - 1].heads if j else None
-                self.mix_back(dxs[j], f"{name}.0", past[i][0][j], before, dmemory)
-        for token, dx in zip(tokens, dxs, strict=True):
-            self.g[f"{ROOT}.embed_tokens.weight"][token] += sum(dx)
-        return loss, self.g
+        self.m: dict[tuple[str, int], Any] = {}
+        self.tape: list[tuple[Any, ...]] = []
+        T, embedding = self.config.num_steps, f"{ROOT}.embed_tokens"
+        losses = []
+        for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+            self.a: dict[str, Any] = {}
+            x = self.w[f"{embedding}.weight"][token]
+            y: Array = np.mean([self.step(x, t) for t in range(T)], axis=0)
+            logits = self.read(y, embedding)
+            p = np.exp(logits - logits.max())
+            p /= p.sum()
+            if following is None:
+                p[:] = 0
+            else:
+                losses.append(-math.log(p[following]))
+                p[following] -= 1
+            self.tape.append((p / (len(tokens) - 1), y))
+        for token in tokens[::-1]:
+            self.a = {}
+            dlogits, y = self.tape.pop()
+            dy = self.read_back(dlogits, y, embedding) / T
+            for t in reversed(range(T)):
+                self.g[f"{embedding}.weight"][token] += self.step_back(dy, t)
+        return sum(losses) / len(losses), self.g
 
-    def empty(self) -> Vectors:
-        K, dtype = self.config.head_dim, self.w[f"{ROOT}.norm.weight"].dtype
-        return [np.zeros((self.heads, K, K), dtype) for _ in self.steps]
+    def step(self, x: Array, t: int) -> Array:
+        """What the head neuron sends in step t of a token."""
+        for name in self.layers:
+            x = x + self.mix(x, f"{name}.0", t)
+            x = x + self.think(x, f"{name}.1")
+        return self.fire(self.norm(x, f"{ROOT}.norm"), f"{ROOT}.head_neuron")
 
-    def mix(self, x: Vectors, name: str, memory: Vectors) -> Mixed:
-        """One token through a mixer block; the residual stream and the memory move on."""
-        ys, fed = self.feed(x, f"{name}.norm", f"{name}.input_neuron", "mixer_input")
-        decay = np.exp(-np.logaddexp(0, self.w[f"{name}.mixer.raw_decay"]))[:, None, None]
-        outs, heads = [], []
-        for t in self.steps:
-            q, k, v = (self.read(ys[t], f"{name}.mixer.{p}_proj") for p in "qkv")
-            q, k, v = (z.reshape(self.heads, -1) for z in (q, k, v))
-            q, past_q = self.norm(q, f"{name}.mixer.q_norm")
-            k, past_k = self.norm(k, f"{name}.mixer.k_norm")
-            memory[t] = decay * memory[t] + k[:, :, None] * v[:, None, :]
-            outs.append((q[:, None, :] @ memory[t]).reshape(-1) * self.scale)
-            heads.append((q, k, v, past_q, past_k, memory[t]))
-        zs, sent = self.feed(outs, f"{name}.output_norm", f"{name}.output_neuron", "mixer_output")
-        for t in self.steps:
-            x[t] = x[t] + self.read(zs[t], f"{name}.o_proj")
-        return Mixed(fed, heads, sent)
-
-    def mix_back(self, dx: Vectors, name: str, past: Mixed, before: Any, dmemory: Vectors) -> None:
-        dzs = [self.read_back(dx[t], past.sent.s[t], f"{name}.o_proj") for t in self.steps]
-        douts = self.feed_back(dzs, past.sent, f"{name}.output_norm", f"{name}.output_neuron")
-        raw = self.w[f"{name}.mixer.raw_decay"]
-        decay, slope = np.exp(-np.logaddexp(0, raw)), -1 / (1 + np.exp(-raw))
-        dys: Vectors = []
-        for t in self.steps:
-            q, k, v, past_q, past_k, memory = past.heads[t]
-            do = douts[t].reshape(self.heads, -1) * self.scale
-            dm = dmemory[t] + q[:, :, None] * do[:, None, :]
-            dq, dk = (memory @ do[:, :, None])[..., 0], (dm @ v[:, :, None])[..., 0]
-            dv = (k[:, None, :] @ dm)[:, 0]
-            if before is not None:
-                kept = (dm * before[t][-1]).sum((1, 2))
-                self.g[f"{name}.mixer.raw_decay"] += kept * decay * slope
-            dmemory[t] = decay[:, None, None] * dm
-            dq = self.norm_back(dq, past_q, f"{name}.mixer.q_norm")
-            dk = self.norm_back(dk, past_k, f"{name}.mixer.k_norm")
-            y, parts = past.fed.s[t], {"q": dq, "k": dk, "v": dv}
-            back = [
-                self.read_back(d.reshape(-1), y, f"{name}.mixer.{p}_proj") for p, d in parts.items()
-            ]
-            dys.append(back[0] + back[1] + back[2])
-        self.add_back(dx, dys, past.fed, f"{name}.norm", f"{name}.input_neuron")
-
-    def think(self, x: Vectors, name: str) -> tuple[Fed, Fed]:
-        """One token through an MLP block."""
-        ys, fed = self.feed(x, f"{name}.norm", f"{name}.input_neuron", "mlp_input")
-        ups = [self.read(y, f"{name}.mlp.up_proj") for y in ys]
-        zs, sent = self.feed(ups, None, f"{name}.mlp.hidden_neuron", "mlp_hidden")
-        for t in self.steps:
-            x[t] = x[t] + self.read(zs[t], f"{name}.mlp.down_proj")
-        return fed, sent
-
-    def think_back(self, dx: Vectors, name: str, past: tuple[Fed, Fed]) -> None:
-        fed, sent = past
-        dzs = [self.read_back(dx[t], sent.s[t], f"{name}.mlp.down_proj") for t in self.steps]
-        dups = self.feed_back(dzs, sent, None, f"{name}.mlp.hidden_neuron")
-        dys = [self.read_back(dups[t], fed.s[t], f"{name}.mlp.up_proj") for t in self.steps]
-        self.add_back(dx, dys, fed, f"{name}.norm", f"{name}.input_neuron")
-
-    def predict(self, x: Vectors, target: int | None, count: int) -> tuple[float, Vectors]:
-        """A token's share of the loss, and the gradient of its residual stream."""
-        ys, fed = self.feed(x, f"{ROOT}.norm", f"{ROOT}.head_neuron", "head")
-        if target is None:
-            return 0.0, [np.zeros_like(step) for step in x]
-        y, name = np.mean(ys, axis=0), f"{ROOT}.embed_tokens"
-        logits = self.read(y, name)
-        p = np.exp(logits - logits.max())
-        p /= p.sum()
-        loss = -math.log(p[target]) / count
-        p[target] -= 1
-        dy = self.read_back(p / count, y, name) / len(ys)
-        return loss, self.feed_back([dy] * len(ys), fed, f"{ROOT}.norm", f"{ROOT}.head_neuron")
-
-    def feed(self, x: Vectors, norm: str | None, name: str, role: str) -> tuple[Vectors, Fed]:
-        """norm, LIF over the steps of one token."""
-        c, fed = getattr(self.config.neurons, role), Fed([], [], [], [])
-        a = np.zeros_like(x[0])
-        for step in x:
-            if norm is not None:
-                step, normed = self.norm(step, norm)
-                fed.normed.append(normed)
-            v = c.beta * a + step + self.w[f"{name}.bias"]
-            fed.free.append(np.abs(v) <= c.clip_membrane)
-            v = np.clip(v, -c.clip_membrane, c.clip_membrane)
-            s = (v >= c.v_threshold).astype(v.dtype)
-            a = np.where(s > 0, c.v_reset, v)
-            fed.v.append(v - c.v_threshold)
-            fed.s.append(s)
-        return fed.s, fed
-
-    def feed_back(self, dy: Vectors, fed: Fed, norm: str | None, name: str) -> Vectors:
-        beta = self.config.neurons.head.beta  # the preset has one leak
-        dx, da = [dy[0]] * len(dy), np.zeros_like(dy[0])
-        for t in reversed(self.steps):
-            slope = 1 - np.tanh(2 * fed.v[t]) ** 2
-            dv = (dy[t] * slope + da * (fed.s[t] == 0)) * fed.free[t]
-            self.g[f"{name}.bias"] += dv
-            dx[t] = dv if norm is None else self.norm_back(dv, fed.normed[t], norm)
-            da = beta * dv
+    def step_back(self, dy: Array, t: int) -> Array:
+        dx = self.norm_back(self.fire_back(dy, f"{ROOT}.head_neuron"), f"{ROOT}.norm")
+        for name in reversed(self.layers):
+            dx = dx + self.think_back(dx, f"{name}.1")
+            dx = dx + self.mix_back(dx, f"{name}.0", t)
         return dx
 
-    def add_back(self, dx: Vectors, dys: Vectors, fed: Fed, norm: str, name: str) -> None:
-        for t, d in enumerate(self.feed_back(dys, fed, norm, name)):
-            dx[t] = dx[t] + d
+    def mix(self, x: Array, name: str, t: int) -> Array:
+        y = self.fire(self.norm(x, f"{name}.norm"), f"{name}.input_neuron")
+        q, k, v = (self.read(y, f"{name}.mixer.{p}_proj").reshape(self.heads, -1) for p in "qkv")
+        q, k = self.norm(q, f"{name}.mixer.q_norm"), self.norm(k, f"{name}.mixer.k_norm")
+        before = self.m.get((name, t), np.zeros((1, 1, 1), x.dtype))
+        decay = np.exp(-np.logaddexp(0, self.w[f"{name}.mixer.raw_decay"]))[:, None, None]
+        m = self.m[name, t] = decay * before + k[:, :, None] * v[:, None, :]
+        out = (q[:, None, :] @ m).reshape(-1) * self.scale
+        z = self.fire(self.norm(out, f"{name}.output_norm"), f"{name}.output_neuron")
+        self.tape.append((y, q, k, v, before, m, z))
+        return self.read(z, f"{name}.o_proj")
 
-    def norm(self, x: Array, name: str) -> tuple[Array, tuple[Array, Array]]:
+    def mix_back(self, dx: Array, name: str, t: int) -> Array:
+        y, q, k, v, before, m, z = self.tape.pop()
+        dz = self.fire_back(self.read_back(dx, z, f"{name}.o_proj"), f"{name}.output_neuron")
+        do = self.norm_back(dz, f"{name}.output_norm").reshape(self.heads, -1) * self.scale
+        dm = self.m.get((f"d{name}", t), 0.0) + q[:, :, None] * do[:, None, :]
+        dq, dk = (m @ do[:, :, None])[..., 0], (dm @ v[:, :, None])[..., 0]
+        dv = (k[:, None, :] @ dm)[:, 0]
+        raw = self.w[f"{name}.mixer.raw_decay"]
+        decay, slope = np.exp(-np.logaddexp(0, raw)), -1 / (1 + np.exp(-raw))
+        self.g[f"{name}.mixer.raw_decay"] += (dm * before).sum((1, 2)) * decay * slope
+        self.m[f"d{name}", t] = decay[:, None, None] * dm
+        dk = self.norm_back(dk, f"{name}.mixer.k_norm")
+        dq = self.norm_back(dq, f"{name}.mixer.q_norm")
+        dy = self.read_back(dq.reshape(-1), y, f"{name}.mixer.q_proj")
+        dy = dy + self.read_back(dk.reshape(-1), y, f"{name}.mixer.k_proj")
+        dy = dy + self.read_back(dv.reshape(-1), y, f"{name}.mixer.v_proj")
+        return self.norm_back(self.fire_back(dy, f"{name}.input_neuron"), f"{name}.norm")
+
+    def think(self, x: Array, name: str) -> Array:
+        y = self.fire(self.norm(x, f"{name}.norm"), f"{name}.input_neuron")
+        z = self.fire(self.read(y, f"{name}.mlp.up_proj"), f"{name}.mlp.hidden_neuron")
+        self.tape.append((y, z))
+        return self.read(z, f"{name}.mlp.down_proj")
+
+    def think_back(self, dx: Array, name: str) -> Array:
+        y, z = self.tape.pop()
+        dz = self.read_back(dx, z, f"{name}.mlp.down_proj")
+        dup = self.fire_back(dz, f"{name}.mlp.hidden_neuron")
+        dy = self.read_back(dup, y, f"{name}.mlp.up_proj")
+        return self.norm_back(self.fire_back(dy, f"{name}.input_neuron"), f"{name}.norm")
+
+    def fire(self, x: Array, name: str) -> Array:
+        """One step of an LIF with hard reset."""
+        c = self.neuron(name)
+        v = c.beta * self.a.get(name, 0.0) + x + self.w[f"{name}.bias"]
+        free = np.abs(v) <= c.clip_membrane
+        v = np.clip(v, -c.clip_membrane, c.clip_membrane)
+        s = (v >= c.v_threshold).astype(v.dtype)
+        self.a[name] = np.where(s > 0, c.v_reset, v)
+        self.tape.append((v - c.v_threshold, s, free))
+        return s
+
+    def fire_back(self, dy: Array, name: str) -> Array:
+        u, s, free = self.tape.pop()
+        slope = 1 - np.tanh(2 * u) ** 2
+        dv = (dy * slope + self.a.get(name, 0.0) * (s == 0)) * free
+        self.a[name] = self.neuron(name).beta * dv
+        self.g[f"{name}.bias"] += dv
+        return dv
+
+    def neuron(self, name: str) -> Any:
+        n = self.config.neurons
+        return n.mlp_hidden if name.endswith("hidden_neuron") else n.head
+
+    def norm(self, x: Array, name: str) -> Array:
         r = 1 / np.sqrt(np.mean(x * x, -1, keepdims=True) + self.config.rms_norm_eps)
-        return self.w[f"{name}.weight"] * (r * x), (r * x, r)
+        self.tape.append((r * x, r))
+        return self.w[f"{name}.weight"] * (r * x)
 
-    def norm_back(self, dy: Array, past: tuple[Array, Array], name: str) -> Array:
-        n, r = past
+    def norm_back(self, dy: Array, name: str) -> Array:
+        n, r = self.tape.pop()
         self.g[f"{name}.weight"] += (dy * n).reshape(-1, n.shape[-1]).sum(0)
         dn = dy * self.w[f"{name}.weight"]
         return r * (dn - n * np.mean(dn * n, -1, keepdims=True))

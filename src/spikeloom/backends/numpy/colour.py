@@ -20,6 +20,7 @@ from spikeloom.backends.weights import Array, initial_weights
 from spikeloom.backends.words import COLOURS, Pairs, read_pairs, xkcd_pairs
 from spikeloom.config import load_config
 from spikeloom.errors import SpikeloomError
+from spikeloom.training.memory import keep_freed_memory
 
 GEOMETRY = [
     *("model.hidden_size=64", "model.num_hidden_layers=2", "model.num_attention_heads=4"),
@@ -89,6 +90,7 @@ def main() -> None:
         pairs = read_pairs(given.data) if given.data else xkcd_pairs()
     except SpikeloomError as error:
         parser.exit(2, f"error: {error}\n")
+    keep_freed_memory()
     print(f"training accuracy {learn(pairs, given.epochs):.1%}")
 
 
