@@ -84,7 +84,7 @@ def main() -> None:
     """The command line; a user's mistake is one line and exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="jsonl of word and colour; else xkcd's names")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=50)
     given = parser.parse_args()
     try:
         pairs = read_pairs(given.data) if given.data else xkcd_pairs()
