@@ -8,7 +8,7 @@ key head, and broadcasting does the sharing. With A an L x L matrix, 0 above the
     Hadamard     o = q * E(k v)
 
 E is the decay from token j to token i >= j, g <= 0 the log decay of each token. Each function
-returns its result and the way back, which turns the gradient of o into those of its arguments.
+returns its result and its way back, from the gradient of o to those of its arguments.
 """
 
 from __future__ import annotations
