@@ -12,6 +12,7 @@ from spikeloom.backends import BACKENDS, Backend, check
 from spikeloom.cli import main
 from spikeloom.config import MIXERS, load_config
 from spikeloom.errors import ConfigError
+from spikeloom.inference import plan
 
 TINY = [
     "model.hidden_size=32",
@@ -125,11 +126,30 @@ def test_what_is_missing_is_refused_in_one_line(more, says, tmp_path, monkeypatc
     assert not (tmp_path / "run").exists()
 
 
+def test_what_the_engine_cannot_decode_names_who_can(text, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    hadamard = ["--set", "model.layers.0.mixer=sdsa_hadamard", "--max-steps", 1]
+    code, _, said = train(monkeypatch, capsys, text, run, *hadamard)
+    assert code == 0, said
+    words = ["generate", run, "--prompt", "the", "--max-new-tokens", 3]
+    code, _, said = spikeloom(monkeypatch, capsys, *words)
+    assert code == 2
+    assert "mixer=sdsa_hadamard: the torch backend cannot run it, use --backend numpy" in said
+    code, out, _ = spikeloom(monkeypatch, capsys, *words, "--backend", "numpy")
+    assert code == 0
+    assert out.startswith("the")
+
+
+def test_the_table_knows_what_the_engine_has():
+    assert set(BACKENDS["torch"].decodes) == set(plan.MIXERS)
+
+
 def test_a_mixer_that_nobody_else_has_names_who_can(monkeypatch):
     monkeypatch.setitem(BACKENDS, "poor", Backend(None, "", mixers=("attention",)))
-    model = load_config("spike-transformer").model
+    run = load_config("spike-transformer")
+    model = run.model
     with pytest.raises(ConfigError) as error:
-        check("poor", model)
+        check("poor", model, run.training)
     assert str(error.value) == (
         "model.layers[0].mixer=sdsa: the poor backend cannot run it, use --backend torch or numpy"
     )
@@ -138,6 +158,6 @@ def test_a_mixer_that_nobody_else_has_names_who_can(monkeypatch):
 
 
 def test_what_no_backend_has_is_said_so(monkeypatch):
-    monkeypatch.setattr(backends, "BACKENDS", {"poor": Backend(None, "", mixers=MIXERS[:1])})
+    monkeypatch.setattr(backends, "BACKENDS", {"poor": Backend(None, "", decodes=MIXERS[:1])})
     with pytest.raises(ConfigError, match="no backend has all that it needs"):
         check("poor", load_config("spike-transformer").model)

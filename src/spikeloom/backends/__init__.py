@@ -23,6 +23,7 @@ class Backend:
         learner: `module:class` that `backends.training` drives; None where PyTorch trains.
         engine: `module:class` that reads a token at a time.
         mixers, mlps, optimizers, dtypes: what it has.
+        decodes: the mixers that its engine has.
         switches: which of the training settings that are off by default it has.
         resumes: whether an interrupted run can go on.
     """
@@ -31,6 +32,7 @@ class Backend:
     engine: str
     mixers: tuple[str, ...] = MIXERS
     mlps: tuple[str, ...] = MLPS
+    decodes: tuple[str, ...] = MIXERS
     optimizers: tuple[str, ...] = ("adamw", "muon")
     dtypes: tuple[str, ...] = ("auto", "float32", "bfloat16")
     switches: tuple[str, ...] = ("compile", "gradient_checkpointing", "report_to")
@@ -38,11 +40,12 @@ class Backend:
 
 
 BACKENDS = {
-    "torch": Backend(None, "spikeloom.inference.engine:Engine"),
+    "torch": Backend(None, "spikeloom.inference.engine:Engine", decodes=("attention", "sdsa")),
     "numpy": Backend(
         "spikeloom.backends.numpy.training:Learner",
         "spikeloom.backends.numpy.recurrent:Engine",
         mixers=("attention", "sdsa", "sdsa_hadamard"),
+        decodes=("attention", "sdsa", "sdsa_hadamard"),
         mlps=("spiking", "relu2", "swiglu", "none"),
         optimizers=("adamw",),
         dtypes=("auto", "float32"),
@@ -118,9 +121,10 @@ def check(
 def _lacks(
     backend: Backend, model: ModelConfig, training: TrainingConfig | None, resume: bool
 ) -> str | None:
-    """The first thing that is missing, as `field=value`."""
+    """The first `field=value` that is missing: to train, or, without `training`, to decode."""
+    mixers = backend.decodes if training is None else backend.mixers
     for i, layer in enumerate(model.layers):
-        if layer.mixer not in backend.mixers:
+        if layer.mixer not in mixers:
             return f"model.layers[{i}].mixer={layer.mixer}"
         if layer.mlp not in backend.mlps:
             return f"model.layers[{i}].mlp={layer.mlp}"
