@@ -13,16 +13,13 @@ import json
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from spikeloom.config import ModelConfig, expand_neurons
 from spikeloom.errors import CheckpointError, ConfigError
 from spikeloom.strict import build
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MODEL_TYPE = "spikeloom"
 
@@ -112,17 +109,23 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, framework: str = "pt") -> dict[str, Any]:
     """All weights, as views of the files where possible.
+
+    Args:
+        path: a checkpoint directory.
+        framework: `pt` for tensors of PyTorch, `numpy` for arrays.
 
     Raises:
         CheckpointError: a file is missing, truncated, or not a safetensors file.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Any] = {}
     for file in _weight_files(path):
         try:
-            with safe_open(file, framework="pt") as archive:
+            with safe_open(file, framework=framework) as archive:
                 tensors |= {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+        except TypeError as exc:  # NumPy has no bfloat16
+            raise CheckpointError(f"{file}: {framework} cannot hold its weights ({exc})") from None
         except (SafetensorError, OSError) as exc:
             raise _broken(file, exc) from None
     return tensors

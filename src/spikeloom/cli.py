@@ -54,6 +54,7 @@ Part = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 Seed = Annotated[int, typer.Option(help="Seed of the random choices.")]
+Backend = Annotated[str, typer.Option(metavar="torch|numpy", help="What computes.")]
 
 
 @app.command()
@@ -79,6 +80,7 @@ def train(
         typer.Option("--set", metavar="a.b=c", help="Override a key of the YAML; repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
+    backend: Backend = "torch",
     json_file: Json = None,
 ) -> None:
     """Train a model from scratch on text.
@@ -88,8 +90,8 @@ def train(
     DIR holds `checkpoint-N` folders while it runs and the best weights at the end. A run that was
     interrupted goes on with the same command and --resume.
     """
+    from spikeloom import backends
     from spikeloom.config import load_config
-    from spikeloom.training.train import train as run_training
     from spikeloom.training.twin import twin_of
 
     given = {"max_steps": max_steps, "max_tokens": max_tokens, "max_minutes": max_minutes}
@@ -97,7 +99,8 @@ def train(
     if budget:  # a budget on the command line replaces the file's
         budget = [f"training.{k}=null" for k in given] + budget
     run = twin_of(load_config(preset, [*(settings or []), *budget]), twin)
-    result = run_training(
+    result = backends.train(
+        backend,
         run,
         data,
         out,
@@ -187,14 +190,16 @@ def generate(
         str | None, typer.Option(help="Of the text, for a model trained with metadata.")
     ] = None,
     source: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    backend: Backend = "torch",
     json_file: Json = None,
 ) -> None:
     """Continue a text, streaming to the terminal."""
+    from spikeloom import backends
     from spikeloom.inference.conditioned import conditioned_prompt
-    from spikeloom.inference.generate import Generator, Sampling
+    from spikeloom.inference.generate import Sampling
 
     sampling = Sampling(temperature, top_p, seed, max_new_tokens)
-    generator = Generator.load(checkpoint)
+    generator = backends.generator(backend, checkpoint)
     given = {"category": category, "source": source}
     start = conditioned_prompt(generator, checkpoint, prompt, given)
     pieces = []

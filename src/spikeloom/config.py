@@ -19,7 +19,7 @@ from typing import Any, Literal
 from spikeloom.errors import ConfigError
 from spikeloom.strict import build, one_of, parse_yaml, require, require_each
 
-MIXERS = ("attention", "sdsa")
+MIXERS = ("attention", "sdsa", "sdsa_hadamard")
 MLPS = ("spiking", "relu2", "swiglu", "none")
 SURROGATES = ("straight_through", "atan", "sigmoid", "fast_sigmoid", "piecewise_quadratic")
 METADATA_FIELDS = ("category", "source", "id")
@@ -106,13 +106,20 @@ class LayerConfig:
     mlp: str = "spiking"
     sliding_window: int | None = None  # attention: how many tokens back, this one included
     rope_theta: float | None = None  # attention: base of the rotary angles; null takes the model's
-    decay: Literal["learned", "gated"] = "learned"  # sdsa: per head, or per head and token
+    # sdsa and sdsa_hadamard: per head; per head and token; nothing is forgotten (the seed's form)
+    decay: Literal["learned", "gated", "none"] = "learned"
 
     def __post_init__(self) -> None:
         one_of("mixer", self.mixer, MIXERS)
         one_of("mlp", self.mlp, MLPS)
         require_each(self, "sliding_window", lambda v: v >= 1, "null or at least 1 token")
         require_each(self, "rope_theta", lambda v: v > 0, "null or a positive base")
+        require(
+            self.decay != "none" or self.mixer == "sdsa_hadamard",
+            "decay",
+            self.decay,
+            "learned or gated: only the mixer sdsa_hadamard may forget nothing",
+        )
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ import sys
 import typing
 from pathlib import Path
 
-import claude_site
 import pytest
-import wiki_site
-from web_server import answer
 
+import claude_site
+import wiki_site
 from spikeloom import cli
 from spikeloom.cli_data import data_app
 from spikeloom.data.manifest import changes, read_manifest
+from web_server import answer
 
 APPS = [group.typer_instance for group in data_app.registered_groups]
 VERBS = {c.callback.__name__: c.callback for app in APPS for c in app.registered_commands}

@@ -44,6 +44,12 @@ CONFIGS = {
         "layers": (LayerConfig(mixer="sdsa", decay="gated", mlp="swiglu"),),
         "num_key_value_heads": 2,
     },
+    "hadamard": {
+        "layers": (
+            LayerConfig(mixer="sdsa_hadamard"),
+            LayerConfig(mixer="sdsa_hadamard", decay="none"),
+        )
+    },
     "window and relu2": {"layers": (LayerConfig(sliding_window=5, mlp="relu2"), LayerConfig())},
     "windows only": {"layers": (LayerConfig(sliding_window=3),), "output_norm": False},
     "leaky, soft reset": {

@@ -36,6 +36,14 @@ CONFIGS = {
         "layers": [{"mixer": "sdsa", "decay": "gated", "mlp": "relu2"}],
         "num_key_value_heads": 1,
     },
+    "hadamard": {"layers": [{"mixer": "sdsa_hadamard", "mlp": "spiking"}]},
+    "hadamard gqa, gated and without decay": {
+        "layers": [
+            {"mixer": "sdsa_hadamard", "decay": "gated", "mlp": "relu2"},
+            {"mixer": "sdsa_hadamard", "decay": "none", "mlp": "spiking"},
+        ],
+        "num_key_value_heads": 2,
+    },
     "no mlp": {"layers": [{"mixer": "sdsa", "mlp": "none"}]},
     "mixed": {
         "num_hidden_layers": 3,

@@ -190,6 +190,8 @@ def _mixer_macs(config: ModelConfig, mean_keys: Callable[[int | None], float]) -
     for layer in config.layer_list:
         if layer.mixer == "attention":  # q . k, and the sum of values
             total += 2 * heads * width * mean_keys(layer.sliding_window)
-        else:  # sdsa: decay the state, add k v^T, read it
+        elif layer.mixer == "sdsa":  # decay the state, add k v^T, read it
             total += 3 * heads * width * width
+        else:  # sdsa_hadamard: the same, of a vector
+            total += 3 * heads * width
     return total

@@ -2,12 +2,14 @@
 
 A mixer takes what the input neuron emits, `y` `[B, L, D]`, and returns the mixed values
 `[B, L, D]` (before the output neuron) and its new state. `attention` is softmax attention over a
-cache of keys and values; `sdsa` reads a state matrix of constant size.
+cache of keys and values; `sdsa` reads a state matrix of constant size, `sdsa_hadamard` a state
+vector.
 """
 
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,8 @@ from spikeloom.model.norm import RMSNorm
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.state import LayerState, TokenView
 from spikeloom.neurons import Neuron, Wire
-from spikeloom.ops.attention import sdsa
+from spikeloom.ops import attention
+from spikeloom.ops.attention import hadamard
 
 
 class Mixer(nn.Module):
@@ -87,7 +90,9 @@ class SpikeDrivenAttention(Mixer):
     def __init__(self, config: ModelConfig, layer: LayerConfig, neuron: Neuron | Wire) -> None:
         super().__init__(config, layer, neuron)
         self.groups = config.num_attention_heads // config.key_value_heads
-        self.raw_decay = nn.Parameter(torch.empty(config.num_attention_heads))
+        decays = layer.decay != "none"
+        heads = torch.empty(config.num_attention_heads)
+        self.raw_decay = nn.Parameter(heads) if decays else None
         gated = layer.decay == "gated"
         self.decay_proj = SpikeLinear(neuron, config.num_attention_heads) if gated else None
 
@@ -95,12 +100,17 @@ class SpikeDrivenAttention(Mixer):
         """Memories of 8 to 512 tokens, evenly spread on a logarithmic scale over the heads."""
         from transformers import initialization as init
 
+        if self.raw_decay is None:
+            return
         tokens = torch.logspace(math.log10(8), math.log10(512), self.raw_decay.numel())
         init.copy_(self.raw_decay, torch.log(torch.expm1(1.0 / tokens)))
 
     def log_decay(self, y: Tensor) -> Tensor:
-        """`[B, H, L]`, below 0."""
+        """`[B, H, L]`, below 0 (0 where nothing is forgotten)."""
         at_least = torch.promote_types(y.dtype, torch.float32)
+        if self.raw_decay is None:
+            heads = self.q_proj.out_features // self.head_dim
+            return y.new_zeros(y.shape[0], heads, y.shape[1], dtype=at_least)
         raw = self.raw_decay.to(at_least).expand(*y.shape[:2], -1)
         if self.decay_proj is not None:
             raw = raw + self.decay_proj(y).to(at_least)
@@ -113,13 +123,35 @@ class SpikeDrivenAttention(Mixer):
         q, k, v = self.heads(y)
         k, v = (x.repeat_interleave(self.groups, dim=1) for x in (k, v))
         memory = state.get("memory") if state else None
-        out, memory = sdsa(
-            q / math.sqrt(self.head_dim), k, v, self.log_decay(y), memory, view.starts
-        )
+        out, memory = self.read(attention, q, k, v, self.log_decay(y), memory, view.starts)
         return out.transpose(1, 2).flatten(2), {} if state is None else {"memory": memory}
 
+    def read(
+        self, form: ModuleType, q: Tensor, k: Tensor, v: Tensor, *memory: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The mixed values `[B, H, L, K]` and the state that is left, in one of the forms."""
+        out, left = form.sdsa(q / math.sqrt(self.head_dim), k, v, *memory)
+        return out, left
 
-MIXERS = {"attention": SoftmaxAttention, "sdsa": SpikeDrivenAttention}
+
+class HadamardAttention(SpikeDrivenAttention):
+    """The seed's form: keys and values meet elementwise, so the state is a vector per head.
+
+    The seed forgets nothing (`decay: none`), and its sum grows with the context; with a decay it
+    stays bounded. Neither is normalised here: the norm before the output neuron does that.
+    """
+
+    def read(
+        self, form: ModuleType, q: Tensor, k: Tensor, v: Tensor, *memory: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return hadamard.sdsa(form, q, k, v, *memory)
+
+
+MIXERS = {
+    "attention": SoftmaxAttention,
+    "sdsa": SpikeDrivenAttention,
+    "sdsa_hadamard": HadamardAttention,
+}
 
 
 def rotate(q: Tensor, k: Tensor, positions: Tensor, theta: float) -> tuple[Tensor, Tensor]:

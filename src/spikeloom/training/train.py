@@ -89,9 +89,9 @@ def train(
     arguments = training_arguments(run.training, out, budget)  # joins the other processes, if any
     with arguments.main_process_first(local=False):
         checkpoint = claim(out, run, resume)
-        words = _tokenizer(run, data, out, tokenizer)
+        words = make_tokenizer(run, data, out, tokenizer)
         run = fit_to_tokenizer(run, words)
-        train_rows, eval_rows = _rows(run.training, data, eval_data, words)
+        train_rows, eval_rows = make_rows(run.training, data, eval_data, words)
         if is_main():
             named = metadata_values(train_rows.packed, run.training.metadata, MOST_VALUES)
             told = {"data": data, "eval_data": eval_data, "metadata": named}
@@ -166,8 +166,8 @@ def make_trainer(
         callbacks=callbacks,
         config=config,
         budget=budget,
-        tokens_per_byte=_tokens_per_byte(train_rows.packed),
-        eval_tokens_per_byte=_tokens_per_byte(eval_rows.packed),
+        tokens_per_byte=tokens_per_byte(train_rows.packed),
+        eval_tokens_per_byte=tokens_per_byte(eval_rows.packed),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -238,7 +238,7 @@ class BudgetCallback(TrainerCallback):
         return control
 
 
-def _tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
+def make_tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
     """Of the run in `out`; else the given one, else the prepared data's, or one trained on it."""
     if (out / RUN_FILE).exists():
         return tokenizers.load(out)
@@ -249,9 +249,14 @@ def _tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
     return tokenizers.train(run.tokenizer.kind, documents(data), run.tokenizer.vocab_size)
 
 
-def _rows(
+def make_rows(
     config: TrainingConfig, data: str, eval_data: str | None, words: Any
 ) -> tuple[Rows, TokenRows]:
+    """Rows to train on, and rows held out.
+
+    Raises:
+        DataError: there is not enough text for one batch.
+    """
     assert config.context is not None
     held_out = pack(eval_data or data, words, part="all" if eval_data else "eval")
     packed = pack(data, words, part="all" if eval_data else "train")
@@ -269,7 +274,8 @@ def _rows(
     return rows, TokenRows(held_out, config.context, position_ids=separate, limit=limit)
 
 
-def _tokens_per_byte(packed: PackedTokens) -> float:
+def tokens_per_byte(packed: PackedTokens) -> float:
+    """To turn a loss per token into one per byte."""
     return len(packed) / packed.total_bytes
 
 

@@ -2,10 +2,10 @@ import json
 import re
 import sys
 
-import claude_site
 import pytest
-from claude_site import KEY
 
+import claude_site
+from claude_site import KEY
 from spikeloom.data.questions import claude as asking
 from spikeloom.data.questions.claude import Claude
 from spikeloom.data.questions.prices import price_of

@@ -1,11 +1,11 @@
 import json
 
 import pytest
-from web_server import answer
 
 from spikeloom.data.web.books import collect, numbers_of
 from spikeloom.data.web.gutenberg import Gutenberg, NoBookError, between_marks, unwrap
 from spikeloom.errors import DataError
+from web_server import answer
 
 RDF = """<?xml version="1.0" encoding="utf-8"?>
 <rdf:RDF xml:base="http://www.gutenberg.org/" xmlns:dcterms="http://purl.org/dc/terms/"

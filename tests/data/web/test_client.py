@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from web_server import Answer, answer
 
 from spikeloom.data.web.client import Client, FetchError, Manners, NotFoundError, TryLaterError
 from spikeloom.errors import MissingExtraError
+from web_server import Answer, answer
 
 BODY = b'{"text": "hello"}'
 

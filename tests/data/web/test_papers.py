@@ -1,13 +1,13 @@
 import json
 
 import pytest
-from web_server import answer
 
 from spikeloom.data.web.arxiv import Arxiv, read_number
 from spikeloom.data.web.client import FetchError
 from spikeloom.data.web.html_text import article_text
 from spikeloom.data.web.papers import collect, much_cited, read_list
 from spikeloom.errors import DataError
+from web_server import answer
 
 LICENCES = {
     "1706.03762": "http://arxiv.org/licenses/nonexclusive-distrib/1.0/",

@@ -7,15 +7,15 @@ import time
 from datetime import date
 
 import pytest
-import wiki_site
-from web_server import answer
 
+import wiki_site
 from spikeloom.data.web import mediawiki, wikipedia
 from spikeloom.data.web.client import FetchError
 from spikeloom.data.web.mediawiki import NoArticleError, Wiki
 from spikeloom.data.web.shelves import SHELVES, chosen
 from spikeloom.data.web.wikipedia import Wish, collect
 from spikeloom.errors import DataError
+from web_server import answer
 
 FIELDS = ["title", "pageid", "revision", "categories", "text", "url", "views"]
 FIELDS += ["shelf", "licence", "fetched"]

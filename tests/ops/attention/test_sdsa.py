@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spikeloom.ops.attention import chunked, naive
+from spikeloom.ops.attention import chunked, hadamard, naive
 
 CHUNK = 64
 # Where documents start: nowhere, at 0, one after another, and around the edges of chunks.
@@ -146,3 +146,18 @@ def test_later_tokens_do_not_change_earlier_outputs(form):
     b, _ = form.sdsa(*other, state)
     assert torch.equal(a[:, :, :40], b[:, :, :40])
     assert not torch.equal(a[:, :, 40:], b[:, :, 40:])
+
+
+@pytest.mark.parametrize("form", [naive, chunked], ids=["naive", "chunked"])
+def test_the_hadamard_form_is_the_diagonal_of_the_state(form):
+    q, k, v, log_decay, _ = draw(70, K=4, V=4)
+    starts = borders((0, 15, 64), 70)
+    first = torch.randn(2, 3, 1, 4, dtype=torch.float64)
+    state, expected = first[:, :, 0], []
+    for t in range(70):
+        state = state * log_decay[:, :, t, None].exp() * ~starts[:, t, None, None]
+        state = state + k[:, :, t] * v[:, :, t]
+        expected.append(q[:, :, t] * state)
+    out, last = hadamard.sdsa(form, q, k, v, log_decay, first, starts)
+    torch.testing.assert_close(out, torch.stack(expected, 2), atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(last[:, :, 0], state, atol=1e-10, rtol=1e-10)

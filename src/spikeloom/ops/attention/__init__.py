@@ -1,7 +1,7 @@
 """Causal spike-driven attention (SDSA).
 
 `naive` is the specification and how a model decodes, `chunked` trains on any device, `fused` on a
-GPU. `sdsa` takes the one that fits.
+GPU. `sdsa` takes the one that fits. `hadamard` is the seed's elementwise form, in any of them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,149 @@
+"""Backends beside PyTorch, on the same config and checkpoint directory.
+
+`BACKENDS` says what each can run, and is the only place where one is chosen: by `train`, which
+writes a checkpoint directory, and by `generator`, which streams text from one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from spikeloom.config import MIXERS, MLPS, ModelConfig, RunConfig, TrainingConfig
+from spikeloom.errors import ConfigError, did_you_mean
+
+# Training settings that are off by default.
+SWITCHES = (
+    "compile", "gradient_checkpointing", "report_to", "separate_documents", "metadata"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a backend can run, and where it is.
+
+    Attributes:
+        learner: `module:class` that `backends.training` drives; None where PyTorch trains.
+        engine: `module:class` that reads a token at a time.
+        mixers, mlps, optimizers, dtypes: what it has.
+        decodes: the mixers that its engine has.
+        switches: which of the training settings that are off by default it has.
+        resumes: whether an interrupted run can go on.
+    """
+
+    learner: str | None
+    engine: str
+    mixers: tuple[str, ...] = MIXERS
+    mlps: tuple[str, ...] = MLPS
+    decodes: tuple[str, ...] = MIXERS
+    optimizers: tuple[str, ...] = ("adamw", "muon")
+    dtypes: tuple[str, ...] = ("auto", "float32", "bfloat16")
+    switches: tuple[str, ...] = SWITCHES
+    resumes: bool = True
+
+
+BACKENDS = {
+    "torch": Backend(None, "spikeloom.inference.engine:Engine", decodes=("attention", "sdsa")),
+    "numpy": Backend(
+        "spikeloom.backends.numpy.training:Learner",
+        "spikeloom.backends.numpy.recurrent:Engine",
+        mixers=("attention", "sdsa", "sdsa_hadamard"),
+        decodes=("attention", "sdsa", "sdsa_hadamard"),
+        mlps=("spiking", "relu2", "swiglu", "none"),
+        optimizers=("adamw",),
+        dtypes=("auto", "float32"),
+        switches=(),
+        resumes=False,
+    ),
+}
+
+
+def find(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in BACKENDS:
+        raise ConfigError(
+            f"--backend {name}: unknown{did_you_mean(name, BACKENDS)}: use {', '.join(BACKENDS)}"
+        )
+    return BACKENDS[name]
+
+
+def train(
+    name: str, run: RunConfig, data: str, out: str | Path, resume: bool = False, **options: Any
+) -> Any:
+    """Train with a backend: arguments and result of `spikeloom.training.train.train`.
+
+    Raises:
+        ConfigError: the backend lacks something that the run needs.
+    """
+    backend = find(name)
+    check(name, run.model, run.training, resume)
+    if backend.learner is None:
+        from spikeloom.training.train import train as train_in_torch
+
+        return train_in_torch(run, data, out, resume=resume, **options)
+    from spikeloom.backends.training import train as train_elsewhere
+
+    return train_elsewhere(_named(backend.learner), run, data, out, **options)
+
+
+def generator(name: str, directory: str | Path) -> Any:
+    """A `spikeloom.inference.generate.Generator` on a checkpoint directory.
+
+    Raises:
+        CheckpointError: it is not one, is damaged, or its tokenizer does not fit.
+        ConfigError: the backend lacks what the model needs.
+    """
+    from spikeloom import tokenizers
+    from spikeloom.checkpoint import read_config, resolve
+    from spikeloom.inference.generate import Generator
+
+    backend, path = find(name), resolve(directory)
+    config = read_config(path)
+    check(name, config)
+    return Generator(_named(backend.engine).load(path), tokenizers.load(path, config.vocab_size))
+
+
+def check(
+    name: str, model: ModelConfig, training: TrainingConfig | None = None, resume: bool = False
+) -> None:
+    """Refuse, by field and value, what a backend lacks, and name the backends that can.
+
+    Raises:
+        ConfigError: in one line.
+    """
+    if (missing := _lacks(find(name), model, training, resume)) is not None:
+        able = [n for n, b in BACKENDS.items() if _lacks(b, model, training, resume) is None]
+        can = f"use --backend {' or '.join(able)}" if able else "no backend has all that it needs"
+        raise ConfigError(f"{missing}: the {name} backend cannot run it, {can}")
+
+
+def _lacks(
+    backend: Backend, model: ModelConfig, training: TrainingConfig | None, resume: bool
+) -> str | None:
+    """The first `field=value` that is missing: to train, or, without `training`, to decode."""
+    mixers = backend.decodes if training is None else backend.mixers
+    for i, layer in enumerate(model.layers):
+        if layer.mixer not in mixers:
+            return f"model.layers[{i}].mixer={layer.mixer}"
+        if layer.mlp not in backend.mlps:
+            return f"model.layers[{i}].mlp={layer.mlp}"
+    if training is not None:
+        if training.optimizer not in backend.optimizers:
+            return f"training.optimizer={training.optimizer}"
+        if training.dtype not in backend.dtypes:
+            return f"training.dtype={training.dtype}"
+        for switch in SWITCHES:
+            if getattr(training, switch) and switch not in backend.switches:
+                return f"training.{switch}={getattr(training, switch)}"
+    return "--resume" if resume and not backend.resumes else None
+
+
+def _named(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

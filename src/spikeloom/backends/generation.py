@@ -1,0 +1,55 @@
+"""Choosing the next token, for any engine that reads a token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from spikeloom.backends.weights import Array
+
+
+class Steps(Protocol):
+    """An engine: a fresh state, and a step that advances one and returns logits `[V]`."""
+
+    def new_state(self) -> Any: ...
+
+    def step(self, token: int, state: Any) -> Array: ...
+
+
+def generate(
+    engine: Steps,
+    prompt: Sequence[int],
+    max_new_tokens: int = 100,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    stops: Collection[int] = (),
+    state: Any = None,
+) -> Iterator[int]:
+    """Continue a prompt of at least one token, up to one of `stops` (which is yielded).
+
+    The state, a fresh one if None, has not read the last token yielded.
+    """
+    state = engine.new_state() if state is None else state
+    rng, tokens = np.random.default_rng(seed), list(prompt)
+    for _ in range(max_new_tokens):
+        for token in tokens:
+            logits = engine.step(token, state)
+        tokens = [sample(logits, temperature, top_p, rng)]
+        yield tokens[0]
+        if tokens[0] in stops:
+            return
+
+
+def sample(logits: Array, temperature: float, top_p: float, rng: np.random.Generator) -> int:
+    """The likeliest token at temperature 0, else one of those that together have `top_p`."""
+    if temperature <= 0:
+        return int(logits.argmax())
+    scaled = logits.astype(np.float64) / temperature
+    p = np.exp(scaled - scaled.max())
+    order = np.argsort(-p)
+    p = p[order] / p.sum()
+    p[np.cumsum(p) - p >= top_p] = 0.0  # the likeliest always stays
+    return int(rng.choice(order, p=p / p.sum()))

@@ -1,0 +1,149 @@
+"""The PyTorch model that other backends must equal, and what it says: plain NumPy out.
+
+model = small_model("spikeloom-1m")
+config, weights = model.config.architecture, weights_of(model)
+expected = reference(model, tokens_of(model, 2, 12))
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from spikeloom import presets
+from spikeloom.config import load_config
+from spikeloom.metrics import Recorder
+from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM, active_share, fed_weights
+
+SIZES = {
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "intermediate_size": 80,
+    "vocab_size": 120,
+    "max_position_embeddings": 32,
+}
+LAYERS = {"flow-125m": 6, "flow-15m": 4}  # a whole pattern of local and global layers
+STEPS = "{kind: graded, levels: 4, fire_level: 2, beta: 0.7, clip_membrane: 2.0}"
+# What no preset uses, as overrides of one that is near.
+VARIANTS = {
+    "sdsa": ("spikeloom-1m", ["model.layers.0.mixer=sdsa", "model.num_key_value_heads=2"]),
+    "gated sdsa": (
+        "spikeloom-1m",
+        ["model.layers.0={mixer: sdsa, decay: gated, mlp: swiglu}", "model.num_key_value_heads=1"],
+    ),
+    "hadamard": (
+        "spike-transformer",
+        [
+            "model.num_hidden_layers=3",
+            "model.layers=[{mixer: sdsa_hadamard}, {mixer: sdsa_hadamard, decay: none},"
+            " {mixer: sdsa_hadamard, decay: gated, mlp: none}]",
+        ],
+    ),
+    "hadamard, soft reset": (
+        "spike-transformer",
+        ["model.layers=[{mixer: sdsa_hadamard}]", "model.neurons.default.reset=soft"],
+    ),
+    "membrane, soft reset": (
+        "spikeloom-1m",
+        [
+            "model.neurons.default.beta=0.5",
+            "model.neurons.default.learn_beta=true",
+            "model.layers=[{mixer: attention, sliding_window: 3}, {mixer: sdsa}]",
+        ],
+    ),
+    "membrane, hard reset": (
+        "spikeloom-1m",
+        [
+            "model.neurons.default.beta=0.5",
+            "model.neurons.default.reset=hard",
+            "model.neurons.default.v_reset=0.1",
+            "model.tie_word_embeddings=false",
+            "model.qk_norm=false",
+            "model.output_norm=false",
+        ],
+    ),
+    "graded steps": ("spike-transformer", [f"model.neurons.default={STEPS}"]),
+    "lif, soft reset": (
+        "spike-transformer",
+        ["model.neurons.default.reset=soft", "model.neurons.default.learn_beta=true"],
+    ),
+    "lif tokens": ("spike-transformer", ["model.num_steps=1"]),
+}
+NAMES = [*presets.names(), *VARIANTS]
+
+
+def small_model(name, dtype=torch.float64):
+    """A preset's small cut, or a variant, its vectors away from their start values."""
+    preset, changes = VARIANTS.get(name, (name, []))
+    kept = load_config(preset).model
+    heads = 4 * kept.key_value_heads // kept.num_attention_heads
+    sizes = SIZES | {"num_key_value_heads": heads, "num_hidden_layers": LAYERS.get(name, 2)}
+    run = load_config(preset, [*(f"model.{k}={v}" for k, v in sizes.items()), *changes])
+    torch.manual_seed(0)
+    model = SpikeloomForCausalLM(SpikeloomConfig.from_architecture(run.model))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.2 * torch.randn_like(parameter)
+    return model.to(dtype)
+
+
+def weights_of(model):
+    """Copies of all weights by name, the tied head once."""
+    return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+
+
+def tokens_of(model, *shape, seed=0):
+    """Random token ids, int64."""
+    return np.random.default_rng(seed).integers(0, model.config.vocab_size, shape)
+
+
+@dataclass
+class Reference:
+    """What PyTorch says about a batch of tokens `[B, L]`.
+
+    Attributes:
+        logits: `[B, L, V]`.
+        loss: mean cross-entropy of the next tokens, without the firing-rate loss.
+        share: active share.
+        grads: gradient of cross-entropy plus firing-rate loss, by name.
+        payloads: of every neuron that spikes, in order of computation, integers `[B, T, L, D]`.
+    """
+
+    logits: np.ndarray
+    loss: float
+    share: float
+    grads: dict
+    payloads: dict
+
+
+def reference(model, tokens, target_active_share=None, rate_weight=2.0):
+    """Forward and backward in PyTorch, in training mode, as `FiringRateMixin` sums the losses."""
+    ids, T = torch.from_numpy(tokens), model.config.num_steps
+    model.train().zero_grad()
+    with Recorder(model, keep=True) as recorder:
+        out = model(input_ids=ids)
+    loss = F.cross_entropy(out.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    share = active_share(out.firing_rates, fed_weights(model))
+    total = loss
+    if target_active_share is not None:
+        total = loss + rate_weight * (share - target_active_share).clamp(min=0)
+    total.backward()
+    payloads = {
+        name: record.payloads.unflatten(0, (-1, T)).numpy()
+        for name, record in recorder.records.items()
+    }
+    grads = {name: p.grad.numpy().copy() for name, p in model.named_parameters()}
+    return Reference(out.logits.detach().numpy(), loss.item(), share.item(), grads, payloads)
+
+
+def assert_grads_close(found, expected, tolerance):
+    """Every gradient, relative to its own size, or to a hundredth of the whole if it has none."""
+    assert found.keys() == expected.keys()
+    whole = max(np.abs(g).max() for g in expected.values())
+    for name, gradient in expected.items():
+        assert found[name].shape == gradient.shape, name
+        error = np.linalg.norm(found[name] - gradient)
+        size = max(np.linalg.norm(gradient), 1e-2 * whole)
+        assert error <= tolerance * size, f"{name}: relative error {error / size:.1e}"

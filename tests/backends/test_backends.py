@@ -1,0 +1,163 @@
+"""Choosing a backend: the same verbs, the same directory, and refusals that say who can."""
+
+import json
+import sys
+
+import pytest
+import torch
+from tiny_text import write_text
+
+from spikeloom import backends
+from spikeloom.backends import BACKENDS, Backend, check
+from spikeloom.cli import main
+from spikeloom.config import MIXERS, load_config
+from spikeloom.errors import ConfigError
+from spikeloom.inference import plan
+
+TINY = [
+    "model.hidden_size=32",
+    "model.num_hidden_layers=2",
+    "model.num_attention_heads=2",
+    "model.num_key_value_heads=1",
+    "model.intermediate_size=48",
+    "tokenizer.vocab_size=261",
+    "training.context=16",
+    "training.batch_size=4",
+    "training.checkpoint_every=4",
+    "training.eval_tokens=128",
+    "training.learning_rate=1e-2",
+    "training.dead_zone_warmup=0",
+]
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPIKELOOM_CACHE", str(tmp_path / "cache"))
+    return write_text(tmp_path / "text.jsonl")
+
+
+def spikeloom(monkeypatch, capsys, *words):
+    """What the command printed, and its exit code."""
+    monkeypatch.setattr(sys, "argv", ["spikeloom", *map(str, words)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr()
+    return left.value.code, said.out, said.err
+
+
+def train(monkeypatch, capsys, text, out, *more, preset="spikeloom-1m"):
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    fixed = ["train", preset, "--data", text, "--out", out, "--backend", "numpy"]
+    return spikeloom(monkeypatch, capsys, *fixed, *settings, *more)
+
+
+@pytest.mark.parametrize("preset", ["spikeloom-1m", "spike-transformer", "flow-15m"])
+def test_numpy_trains_a_directory_that_every_backend_generates_from(
+    preset, text, tmp_path, monkeypatch, capsys
+):
+    report = tmp_path / "report.json"
+    more = ["--max-steps", 12, "--json", report]
+    code, _, said = train(monkeypatch, capsys, text, tmp_path / "run", *more, preset=preset)
+    assert code == 0, said
+    found = json.loads(report.read_text())
+    assert found["steps"] == 12
+    assert found["tokens"] == 12 * 4 * 16
+    assert found["eval_loss"] < 5.3  # it begins at ln(261) = 5.56
+    assert 0 < found["eval_active_share"] <= 1
+    texts = {}
+    for backend in BACKENDS:
+        asked = ["--prompt", "the c", "--max-new-tokens", 8, "--temperature", 0]
+        words = ["generate", tmp_path / "run", *asked, "--backend", backend]
+        code, texts[backend], said = spikeloom(monkeypatch, capsys, *words)
+        assert code == 0, said
+    assert len(set(texts.values())) == 1
+    assert texts["numpy"].startswith("the c")
+
+
+def test_the_best_weights_stay_and_are_measured_alike(text, tmp_path, monkeypatch, capsys):
+    from spikeloom.evaluation.checkpoint import load
+
+    run = tmp_path / "run"
+    code, *_ = train(monkeypatch, capsys, text, run, "--max-steps", 8)
+    assert code == 0
+    model, words = load(run)
+    assert model.config.vocab_size == len(words)
+    kept = json.loads((run / "training.json").read_text())
+    assert kept["steps"] in (4, 8)
+    from spikeloom.data.packing import TokenRows, pack
+
+    rows = TokenRows(pack(text, words, part="eval"), 16, limit=8)
+    ids = torch.stack([rows[i]["input_ids"] for i in range(len(rows))])
+    with torch.no_grad():
+        assert model(ids, labels=ids).loss.item() == pytest.approx(kept["eval_loss"], abs=1e-4)
+
+
+def test_a_finished_run_is_not_overwritten(text, tmp_path, monkeypatch, capsys):
+    for expected in (0, 2):
+        code, _, said = train(monkeypatch, capsys, text, tmp_path / "run", "--max-steps", 1)
+        assert code == expected
+    assert "already holds a run" in said
+
+
+def test_a_loss_that_is_no_number_ends_the_run(text, tmp_path, monkeypatch, capsys):
+    broken = ["--max-steps", 30, "--set", "training.learning_rate=1e30"]
+    with pytest.warns(RuntimeWarning):
+        code, _, said = train(monkeypatch, capsys, text, tmp_path / "run", *broken)
+    assert code == 2
+    assert "the loss became nan" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--resume"], "--resume: the numpy backend cannot run it, use --backend torch"),
+        (["--set", "training.optimizer=muon"], "training.optimizer=muon: the numpy backend"),
+        (["--set", "training.dtype=bfloat16"], "training.dtype=bfloat16: the numpy backend"),
+        (["--set", "training.compile=true"], "training.compile=True: the numpy backend"),
+        (["--backend", "nunpy"], "--backend nunpy: unknown (did you mean 'numpy'?)"),
+    ],
+)
+def test_what_is_missing_is_refused_in_one_line(more, says, tmp_path, monkeypatch, capsys):
+    given = ["--max-steps", 1, *more]
+    code, _, said = train(monkeypatch, capsys, "python-docs", tmp_path / "run", *given)
+    assert code == 2
+    assert says in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_engine_cannot_decode_names_who_can(text, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    hadamard = ["--set", "model.layers.0.mixer=sdsa_hadamard", "--max-steps", 1]
+    code, _, said = train(monkeypatch, capsys, text, run, *hadamard)
+    assert code == 0, said
+    words = ["generate", run, "--prompt", "the", "--max-new-tokens", 3]
+    code, _, said = spikeloom(monkeypatch, capsys, *words)
+    assert code == 2
+    assert "mixer=sdsa_hadamard: the torch backend cannot run it, use --backend numpy" in said
+    code, out, _ = spikeloom(monkeypatch, capsys, *words, "--backend", "numpy")
+    assert code == 0
+    assert out.startswith("the")
+
+
+def test_the_table_knows_what_the_engine_has():
+    assert set(BACKENDS["torch"].decodes) == set(plan.MIXERS)
+
+
+def test_a_mixer_that_nobody_else_has_names_who_can(monkeypatch):
+    monkeypatch.setitem(BACKENDS, "poor", Backend(None, "", mixers=("attention",)))
+    run = load_config("spike-transformer")
+    model = run.model
+    with pytest.raises(ConfigError) as error:
+        check("poor", model, run.training)
+    assert str(error.value) == (
+        "model.layers[0].mixer=sdsa: the poor backend cannot run it, use --backend torch or numpy"
+    )
+    for name in ("torch", "numpy"):
+        check(name, model)
+
+
+def test_what_no_backend_has_is_said_so(monkeypatch):
+    monkeypatch.setattr(backends, "BACKENDS", {"poor": Backend(None, "", decodes=MIXERS[:1])})
+    with pytest.raises(ConfigError, match="no backend has all that it needs"):
+        check("poor", load_config("spike-transformer").model)
