@@ -72,7 +72,7 @@ documents = st.lists(
 
 
 @settings(deadline=None, max_examples=60)
-@given(documents, st.integers(44, 80), st.booleans(), st.booleans())
+@given(documents, st.integers(52, 80), st.booleans(), st.booleans())
 def test_every_token_of_a_text_has_a_loss_once(tokenizer, tmp_path_factory, found, L, ids, apart):
     texts, categories = zip(*found, strict=True)
     abouts = [{} if category is None else {"category": category} for category in categories]
