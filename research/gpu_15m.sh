@@ -24,7 +24,7 @@ for variant in "$@"; do
     --max-tokens "$TOKENS" ${tokenizer:+--tokenizer "$tokenizer"} \
     --set training.compile=${COMPILE:-true} --set training.checkpoint_every=500 \
     --set training.sample_every=1500 --set training.log_every=50 --set training.eval_tokens=131072 \
-    "${options[@]}" ${EXTRA:-} --json "$figures/$variant.train.json" 2>&1 | tr '\r' '\n' || echo "FAILED $variant"
+    "${options[@]}" ${EXTRA:-} --json "$figures/$variant.train.json" 2>&1 || echo "FAILED $variant"
   if [ "${EVAL:-0}" -gt 0 ]; then
     for set in books wikipedia tinystories; do
       file=$(ls "$data"/valid-$set.jsonl*)
