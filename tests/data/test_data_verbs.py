@@ -12,7 +12,7 @@ import pytest
 import claude_site
 import wiki_site
 from spikeloom import cli
-from spikeloom.cli_data import data_app
+from spikeloom.cli.data import data_app
 from spikeloom.data.manifest import changes, read_manifest
 from web_server import answer
 

@@ -1,17 +1,14 @@
-"""`spikeloom data …`: verbs on text at hand, that clean it, and build and pack a corpus.
-
-Like cli.py: one function per verb, and what a verb needs is imported when it runs.
-"""
+"""`spikeloom data …`: verbs on text at hand, that clean it, and build and pack a corpus."""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from spikeloom.cli.options import Json, write_json
 from spikeloom.errors import ConfigError
 
 prepare_app = typer.Typer()
@@ -25,9 +22,6 @@ Source = Annotated[
     ),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")]
-Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
-]
 
 
 @prepare_app.command()
@@ -76,7 +70,7 @@ def clean(
         Options(redact, None if lossy_tokenizer is None else str(lossy_tokenizer), processes),
     )
     _print_cleaned(out, report, time.perf_counter() - began)
-    _write_json({"file": str(out), **vars(report)}, json_file)
+    write_json({"file": str(out), **vars(report)}, json_file)
 
 
 @prepare_app.command()
@@ -87,7 +81,7 @@ def rules(json_file: Json = None) -> None:
     from spikeloom.data.cleaning.rules import default_rules, load_rules
 
     print(default_rules(), end="")
-    _write_json(asdict(load_rules()), json_file)
+    write_json(asdict(load_rules()), json_file)
 
 
 @prepare_app.command()
@@ -129,7 +123,7 @@ def prepare(
     megabytes = sum(counts["bytes"] for counts in statistics["parts"].values()) / 1e6
     speed = f", {megabytes / seconds:.1f} MB/s" if fresh else " for what was not there yet"
     print(f"{seconds:.1f} s{speed}")
-    _write_json({"directory": str(out), **statistics}, json_file)
+    write_json({"directory": str(out), **statistics}, json_file)
 
 
 @prepare_app.command()
@@ -160,7 +154,7 @@ def build(
         print(f"  dropped by {rule}: {number:,}, such as {cleaned['samples'][rule][0]}")
     _print_prepared(out / PREPARED_FOLDER, statistics["prepared"])
     print(f"{time.perf_counter() - began:.0f} s for all that was not there yet")
-    _write_json({"directory": str(out), **statistics}, json_file)
+    write_json({"directory": str(out), **statistics}, json_file)
 
 
 @prepare_app.command()
@@ -198,56 +192,7 @@ def curriculum(
             row += [f"{facts[unit]:,}", *lengths, str(facts["context"])]
         table.add_row(*row)
     Console().print(table)
-    _write_json({"directory": str(out), "phases": statistics}, json_file)
-
-
-def trace(
-    data: Annotated[
-        Path, typer.Argument(metavar="DIR", help="What `data prepare` made: the training data.")
-    ],
-    text: Annotated[str | None, typer.Option(help="The text to trace.")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="CKPT", help="… or the model to generate it with.")
-    ] = None,
-    prompt: Annotated[str, typer.Option(help="How the generation begins.")] = "",
-    max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens to generate.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the generation.")] = 0,
-    most: Annotated[int, typer.Option(metavar="N", help="Chunks to show.")] = 5,
-    json_file: Json = None,
-) -> None:
-    """Find the training chunks that a text, or a fresh generation, is nearest to.
-
-    spikeloom trace corpus/prepared --checkpoint runs/books --prompt "It was the best of"
-
-    Compared are rare runs of three tokens; the first call builds an index beside the shards.
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    from spikeloom.data.trace import Trace
-
-    if (text is None) == (checkpoint is None):
-        raise ConfigError("give either --text TEXT or --checkpoint CKPT")
-    written = _generate(checkpoint, prompt, max_new_tokens, seed) if text is None else text
-    hits = Trace(data).nearest(written, most)
-    table = Table("chunk", "score", "tokens in a row", "document", "text", box=None)
-    for hit in hits:
-        known = (hit.about.get(name) for name in ("source", "category", "title"))
-        named = " / ".join(str(value) for value in known if value)
-        glimpse = " ".join(hit.text.split())[:100]
-        table.add_row(hit.chunk, f"{hit.share:.2f}", str(hit.run), named, glimpse)
-    console = Console()
-    console.print(written, style="dim", markup=False, highlight=False)
-    console.print(table, markup=False)
-    _write_json({"text": written, "chunks": [vars(hit) for hit in hits]}, json_file)
-
-
-def _generate(checkpoint: Path | None, prompt: str, max_new_tokens: int, seed: int) -> str:
-    from spikeloom.inference.generate import Generator, Sampling
-
-    assert checkpoint is not None
-    sampling = Sampling(seed=seed, max_new_tokens=max_new_tokens)
-    return prompt + "".join(Generator.load(checkpoint).stream(prompt, sampling))
+    write_json({"directory": str(out), "phases": statistics}, json_file)
 
 
 def _tokenizer(source: str, out: Path, directory: Path | None, preset: str | None) -> Any:
@@ -310,9 +255,3 @@ def _print_prepared(out: Path, statistics: dict[str, Any]) -> None:
     for context, rows in statistics["rows"].items():
         console.print(f"context {context}: {rows['train']:,} rows, {rows['eval']:,} held out")
     print(f"{out}: ready for `spikeloom train … --data {out}`")
-
-
-def _write_json(report: Any, file: Path | None) -> None:
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")

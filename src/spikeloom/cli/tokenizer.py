@@ -1,17 +1,14 @@
-"""`spikeloom tokenizer …`: learn one, put several side by side, look at what one does to a text.
-
-Like cli.py: one function per verb, and what a verb needs is imported when it runs.
-"""
+"""`spikeloom tokenizer …`: learn one, put several side by side, look at what one does to a text."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from spikeloom.cli.options import Json, Part, write_json
 from spikeloom.errors import ConfigError
 
 tokenizer_app = typer.Typer(
@@ -29,14 +26,8 @@ _HEADS = (
 )
 _COLOURS = ("black on cyan", "black on yellow", "black on green", "black on magenta")
 
-Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
-]
 Data = Annotated[
     str, typer.Option("--data", metavar="SOURCE", help="Text; `spikeloom train --help` says how.")
-]
-Part = Annotated[
-    str, typer.Option(metavar="all|train|eval", help="eval: the 5% that `train` holds out.")
 ]
 
 
@@ -78,7 +69,7 @@ def train(
     print(f"{out}: {kind}, {count:,} tokens, learned in {seconds:.0f} s")
     report = {"directory": str(out), "kind": kind, "vocab_size": count, "seconds": seconds}
     report |= {"source": data, "part": part, "fingerprint": tokenizers.fingerprint(learned)}
-    _write_json(report, json_file)
+    write_json(report, json_file)
 
 
 @tokenizer_app.command()
@@ -115,7 +106,7 @@ def compare(
     about = {"source": data, "part": part, "documents": len(texts)}
     about["bytes"] = sum(len(text.encode()) for text in texts)
     _print_rows(rows, about)
-    _write_json({**about, "rows": rows}, json_file)
+    write_json({**about, "rows": rows}, json_file)
 
 
 @tokenizer_app.command()
@@ -146,7 +137,7 @@ def show(
     console.print(line)
     console.print(table)
     console.print(f"{len(found)} tokens, {len(text)} characters", highlight=False)
-    _write_json({"text": text, "tokens": [asdict(piece) for piece in found]}, json_file)
+    write_json({"text": text, "tokens": [asdict(piece) for piece in found]}, json_file)
 
 
 def _documents(source: str, part: str) -> Iterator[str]:
@@ -199,9 +190,3 @@ def _visible(token: str) -> str:
     """White space and control characters as signs; a space at the beginning as a dot."""
     shown = token.replace(" ", "·")
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
-
-
-def _write_json(report: Any, file: Path | None) -> None:
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

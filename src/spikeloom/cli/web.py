@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spikeloom.cli_output import Json, Out, Seed, finish, write_json
+from spikeloom.cli.options import Json, Seed, write_json
+from spikeloom.cli.output import Out, finish
 
 web_app = typer.Typer()
 

@@ -1,63 +1,30 @@
-"""The command line: one function per verb; what a verb needs is imported when it runs.
-
-User errors (`SpikeloomError`) end with one line and exit code 2; anything else is a bug and keeps
-its traceback.
-"""
+"""Verbs on models: train one, measure it, use it."""
 
 from __future__ import annotations
 
-import errno
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from spikeloom.cli_data import data_app
-from spikeloom.cli_prepare import trace
-from spikeloom.cli_tokenizer import tokenizer_app
-from spikeloom.errors import ConfigError, SpikeloomError
-
-app = typer.Typer(
-    name="spikeloom",
-    help="Spiking language models: raw text in, a checkpoint directory out, measured honestly.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+from spikeloom.cli.options import (
+    Backend,
+    Checkpoint,
+    Data,
+    Device,
+    Json,
+    Part,
+    Seed,
+    device_of,
+    write_json,
 )
-app.add_typer(data_app)
-app.add_typer(tokenizer_app)
-app.command()(trace)
+from spikeloom.errors import ConfigError
 
-_DISK_ERRORS = (
-    errno.EACCES,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-)
-SOURCE_HELP = (
-    "SOURCE: a .txt/.md/.jsonl/.parquet file (also .gz/.bz2/.xz/.zst), a folder or glob of them, "
-    "hub:NAME[:split][:column], python-docs, or several joined by commas; or what `data prepare` "
-    "made."
-)
-Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
-]
-Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint directory.")]
-Data = Annotated[str, typer.Option("--data", metavar="SOURCE", help=SOURCE_HELP)]
-Part = Annotated[
-    str, typer.Option(metavar="all|train|eval", help="eval: the 5% that `train` holds out.")
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
-Seed = Annotated[int, typer.Option(help="Seed of the random choices.")]
-Backend = Annotated[str, typer.Option(metavar="torch|numpy", help="What computes.")]
+models_app = typer.Typer()
 
 
-@app.command()
+@models_app.command()
 def train(
     preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="See `presets`.")],
     data: Data,
@@ -111,10 +78,10 @@ def train(
     )
     report = {"directory": str(result.directory), **result.metrics}
     print(f"{result.directory}: {_summary(result.metrics)}")
-    _write_json(report, json_file)
+    write_json(report, json_file)
 
 
-@app.command("eval")
+@models_app.command("eval")
 def evaluate(
     checkpoint: Checkpoint,
     data: Data,
@@ -132,7 +99,7 @@ def evaluate(
     from spikeloom.evaluation.perplexity import evaluate as measure
     from spikeloom.evaluation.text_report import print_evaluation
 
-    model, words = load(checkpoint, device=_device(device))
+    model, words = load(checkpoint, device=device_of(device))
     report = measure(
         model,
         words,
@@ -144,10 +111,10 @@ def evaluate(
     )
     report["protocol"] |= {"source": data, "part": part}
     print_evaluation(report)
-    _write_json(report, json_file)
+    write_json(report, json_file)
 
 
-@app.command()
+@models_app.command()
 def compare(
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="Directories.")],
     data: Data,
@@ -175,10 +142,10 @@ def compare(
     (out / "comparison.md").write_text(table + "\n", encoding="utf-8")
     to_png(rows, out / "comparison.png")
     print(table)
-    _write_json({"rows": rows}, json_file)
+    write_json({"rows": rows}, json_file)
 
 
-@app.command()
+@models_app.command()
 def generate(
     checkpoint: Checkpoint,
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="How the text begins.")] = "",
@@ -209,10 +176,10 @@ def generate(
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
-    _write_json({"prompt": prompt, "text": "".join(pieces), **generator.statistics()}, json_file)
+    write_json({"prompt": prompt, "text": "".join(pieces), **generator.statistics()}, json_file)
 
 
-@app.command()
+@models_app.command()
 def chat(
     checkpoint: Checkpoint,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens per answer.")] = 200,
@@ -233,10 +200,10 @@ def chat(
 
     sampling = Sampling(temperature, top_p, seed, max_new_tokens)
     turns = run_chat(Generator.load(checkpoint), sampling, roles)
-    _write_json({"turns": turns}, json_file)
+    write_json({"turns": turns}, json_file)
 
 
-@app.command()
+@models_app.command()
 def verify(
     checkpoint: Annotated[
         str, typer.Argument(metavar="CKPT", help="A checkpoint directory, or a preset's name.")
@@ -254,12 +221,12 @@ def verify(
     model, tokens = _verifiable(checkpoint, text)
     report = prove(model, tokens)
     print_verification(report)
-    _write_json(report, json_file)
+    write_json(report, json_file)
     if not report["passed"]:
         raise typer.Exit(1)
 
 
-@app.command()
+@models_app.command()
 def profile(
     checkpoint: Checkpoint,
     text: Annotated[str, typer.Option(metavar="TEXT", help="What the model reads.")],
@@ -273,10 +240,10 @@ def profile(
 
     report = draw(*load(checkpoint), text, out)
     print_profile(report, out)
-    _write_json(report, json_file)
+    write_json(report, json_file)
 
 
-@app.command()
+@models_app.command()
 def presets(json_file: Json = None) -> None:
     """List the shipped architectures."""
     from rich.console import Console
@@ -291,10 +258,10 @@ def presets(json_file: Json = None) -> None:
         size = f"{row['parameters'] / 1e6:.1f} M"
         table.add_row(row["name"], size, *map(str, numbers), row["description"])
     Console().print(table)
-    _write_json({"presets": rows}, json_file)
+    write_json({"presets": rows}, json_file)
 
 
-@app.command()
+@models_app.command()
 def info(checkpoint: Checkpoint, json_file: Json = None) -> None:
     """Say what a checkpoint directory holds."""
     from rich.console import Console
@@ -306,10 +273,10 @@ def info(checkpoint: Checkpoint, json_file: Json = None) -> None:
     report = {"directory": str(checkpoint), **describe(model), "tokenizer_size": len(words)}
     for key, value in report.items():
         Console().print(f"[bold]{key}[/]: {value}", highlight=False)
-    _write_json(report, json_file)
+    write_json(report, json_file)
 
 
-@app.command()
+@models_app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where it all goes.")] = Path(
         "runs/demo"
@@ -320,10 +287,10 @@ def demo(
     """The whole way in one go: train a spiking model and its twin, compare, draw, generate."""
     from spikeloom.demo import run_demo
 
-    _write_json(run_demo(out, minutes), json_file)
+    write_json(run_demo(out, minutes), json_file)
 
 
-@app.command()
+@models_app.command()
 def bench(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which benchmark; `list` shows all.")],
     device: Device = "auto",
@@ -339,39 +306,9 @@ def bench(
     if name == "list":
         print("\n".join(f"{key:10} {what}" for key, what in NAMES.items()))
         return
-    rows = load(name)(_device(device))
+    rows = load(name)(device_of(device))
     print(to_markdown(rows))
-    _write_json({"results": [row.as_json() for row in rows], "machine": machine()}, json_file)
-
-
-def main() -> None:
-    """Entry point of the `spikeloom` command."""
-    try:
-        app()
-    except SpikeloomError as error:
-        _refuse(str(error))
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS or error.filename is None:
-            raise
-        _refuse(f"{error.filename}: {error.strerror}")
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        _refuse("out of memory: use less text or context at a time, or a smaller --batch-size")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """On any device; torch's own class is known by name, to keep `--help` free of torch."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )
-
-
-def _refuse(why: str) -> None:
-    print(f"error: {why}", file=sys.stderr)
-    sys.exit(2)
+    write_json({"results": [row.as_json() for row in rows], "machine": machine()}, json_file)
 
 
 def _verifiable(name: str, text: str | None) -> tuple[Any, Any]:
@@ -393,17 +330,6 @@ def _verifiable(name: str, text: str | None) -> tuple[Any, Any]:
     )
 
 
-def _device(name: str) -> str:
-    import torch
-
-    there = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-    if name == "auto":
-        return there[-1]
-    if name.partition(":")[0] not in there:
-        raise ConfigError(f"--device {name}: this machine has {' and '.join(there)}")
-    return name
-
-
 def _summary(metrics: dict[str, Any]) -> str:
     return (
         f"{metrics['steps']} steps, {metrics['tokens'] / 1e6:.1f} M tokens in "
@@ -411,13 +337,3 @@ def _summary(metrics: dict[str, Any]) -> str:
         f"{metrics['eval_bits_per_byte']:.3f} bits per byte, "
         f"active share {metrics['eval_active_share']:.3f}"
     )
-
-
-def _write_json(report: Any, file: Path | None) -> None:
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from spikeloom.cli.options import write_json
+
 _UNSAID = ("categories",)  # long: in the manifest only
-Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
-]
 Out = Annotated[
     Path, typer.Option(metavar="FILE.jsonl", help="Where records go; a second run adds to it.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the random choices.")]
 
 
 def finish(
@@ -50,9 +47,3 @@ def in_words(counts: dict[str, Any]) -> str:
         if isinstance(value, dict) and value
     ]
     return "; ".join([", ".join(plain), *groups])
-
-
-def write_json(report: Any, file: Path | None) -> None:
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")

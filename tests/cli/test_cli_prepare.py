@@ -7,7 +7,8 @@ import typing
 
 import pytest
 
-from spikeloom import cli, cli_prepare
+from spikeloom import cli
+from spikeloom.cli import prepare
 from spikeloom.data.manifest import read_manifest
 
 CONFIG = """\
@@ -151,7 +152,7 @@ def test_user_errors_are_one_line(spikeloom, corpus, monkeypatch, words, why):
 
 
 @pytest.mark.parametrize(
-    "verb", [c.callback.__name__ for c in cli_prepare.prepare_app.registered_commands]
+    "verb", [c.callback.__name__ for c in prepare.prepare_app.registered_commands]
 )
 def test_every_verb_of_data_explains_itself(spikeloom, verb):
     done = spikeloom("data", verb, "--help")

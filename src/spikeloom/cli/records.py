@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spikeloom.cli_output import Json, finish, in_words, write_json
+from spikeloom.cli.options import Json, write_json
+from spikeloom.cli.output import finish, in_words
 
 records_app = typer.Typer()
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import typer
 
-from spikeloom.cli_prepare import prepare_app
-from spikeloom.cli_records import records_app
-from spikeloom.cli_web import web_app
+from spikeloom.cli.prepare import prepare_app
+from spikeloom.cli.records import records_app
+from spikeloom.cli.web import web_app
 
 data_app = typer.Typer(
     name="data",

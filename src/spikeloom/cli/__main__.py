@@ -1,0 +1,3 @@
+from spikeloom.cli import main
+
+main()
