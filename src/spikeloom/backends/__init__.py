@@ -16,7 +16,7 @@ from spikeloom.errors import ConfigError, did_you_mean
 
 # Training settings that are off by default.
 SWITCHES = (
-    "compile", "gradient_checkpointing", "report_to", "separate_documents", "metadata"
+    "compile", "gradient_checkpointing", "report_to", "separate_documents", "metadata", "phases"
 )  # fmt: skip
 
 
@@ -29,6 +29,7 @@ class Backend:
         engine: `module:class` that reads a token at a time.
         mixers, mlps, optimizers, dtypes: what it has.
         decodes: the mixers that its engine has.
+        rate_codes, decodes_rates: whether it has rate codes, and whether its engine has.
         switches: which of the training settings that are off by default it has.
         resumes: whether an interrupted run can go on.
     """
@@ -38,6 +39,8 @@ class Backend:
     mixers: tuple[str, ...] = MIXERS
     mlps: tuple[str, ...] = MLPS
     decodes: tuple[str, ...] = MIXERS
+    rate_codes: bool = True
+    decodes_rates: bool = False
     optimizers: tuple[str, ...] = ("adamw", "muon")
     dtypes: tuple[str, ...] = ("auto", "float32", "bfloat16")
     switches: tuple[str, ...] = SWITCHES
@@ -52,6 +55,7 @@ BACKENDS = {
         mixers=("attention", "sdsa", "sdsa_hadamard"),
         decodes=("attention", "sdsa", "sdsa_hadamard"),
         mlps=("spiking", "relu2", "swiglu", "none"),
+        rate_codes=False,
         optimizers=("adamw",),
         dtypes=("auto", "float32"),
         switches=(),
@@ -133,6 +137,9 @@ def _lacks(
             return f"model.layers[{i}].mixer={layer.mixer}"
         if layer.mlp not in backend.mlps:
             return f"model.layers[{i}].mlp={layer.mlp}"
+        codes = backend.decodes_rates if training is None else backend.rate_codes
+        if layer.rate_codes and not codes:
+            return f"model.layers[{i}].{'mixer' if layer.mixer_rate else 'mlp'}_rate"
     if training is not None:
         if training.optimizer not in backend.optimizers:
             return f"training.optimizer={training.optimizer}"
