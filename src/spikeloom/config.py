@@ -22,6 +22,8 @@ from spikeloom.strict import build, one_of, parse_yaml, require, require_each
 MIXERS = ("attention", "sdsa", "sdsa_hadamard")
 MLPS = ("spiking", "relu2", "swiglu", "none")
 SURROGATES = ("straight_through", "atan", "sigmoid", "fast_sigmoid", "piecewise_quadratic")
+EXTRAS = ("spiking", "mixer_rate", "mlp_rate", "key_stride", "salience", "predictive")
+"""Keys of a layer beyond mixer and MLP; not every backend has what they ask for."""
 METADATA_FIELDS = ("category", "source", "id")
 TRACKERS = ("tensorboard", "trackio", "wandb")
 MAX_LEVELS = 127
@@ -98,6 +100,10 @@ class NeuronsConfig:
     head: NeuronConfig = field(default_factory=NeuronConfig)  # before the vocabulary
 
 
+WIRES = NeuronsConfig(*(NeuronConfig(kind="none") for _ in fields(NeuronsConfig)))
+"""No neurons: every product is dense."""
+
+
 @dataclass(frozen=True)
 class RateCodeConfig:
     """A neuron *after* a block's output product, read as a firing rate (model.rate_code; Pulse).
@@ -120,12 +126,16 @@ class LayerConfig:
 
     mixer: str = "attention"
     mlp: str = "spiking"
+    spiking: bool = True  # false: wires in place of this layer's neurons
     sliding_window: int | None = None  # attention: how many tokens back, this one included
     rope_theta: float | None = None  # attention: base of the rotary angles; null takes the model's
     # sdsa and sdsa_hadamard: per head; per head and token; nothing is forgotten (the seed's form)
     decay: Literal["learned", "gated", "none"] = "learned"
     mixer_rate: RateCodeConfig | None = None  # a rate code behind the mixer's output product
     mlp_rate: RateCodeConfig | None = None  # the same behind the MLP's
+    key_stride: int = 1  # attention: a token reads every n-th token of its document, and itself
+    salience: NeuronConfig | None = None  # attention: reads only tokens for which it fires
+    predictive: bool = False  # the MLP sees what the token before did not predict
 
     def __post_init__(self) -> None:
         one_of("mixer", self.mixer, MIXERS)
@@ -144,16 +154,41 @@ class LayerConfig:
             self.mlp_rate,
             "null: this layer has no MLP",
         )
+        require(
+            self.spiking or self.mlp != "spiking",
+            "mlp",
+            self.mlp,
+            "relu2 or swiglu: without neurons it is linear",
+        )
+        require(
+            not self.predictive or self.mlp != "none", "predictive", True, "false, without an MLP"
+        )
+        require_each(self, "key_stride", lambda v: v >= 1, "at least 1 token")
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        for name, plain in {"key_stride": 1, "salience": None}.items():
+            value = getattr(self, name)
+            require(
+                value == plain or self.mixer == "attention",
+                name,
+                value,
+                f"{'null' if plain is None else plain}: only the mixer attention has keys",
+            )
+        if self.salience is not None:
+            kind = self.salience.kind
+            require(kind == "lif", "salience.kind", kind, "lif: a token is kept or it is not")
 
     @property
-    def rate_codes(self) -> tuple[RateCodeConfig, ...]:
-        """The rate codes that it has."""
-        return tuple(code for code in (self.mixer_rate, self.mlp_rate) if code is not None)
+    def extras(self) -> tuple[str, ...]:
+        """Which of `EXTRAS` it uses."""
+        plain = {f.name: f.default for f in fields(self)}
+        return tuple(name for name in EXTRAS if getattr(self, name) != plain[name])
 
     def without_spikes(self) -> LayerConfig:
         """The same layer without neurons: a spiking MLP, left linear, gets squared ReLU."""
         mlp = "relu2" if self.mlp == "spiking" else self.mlp
-        return replace(self, mlp=mlp, mixer_rate=None, mlp_rate=None)
+        return replace(self, mlp=mlp, mixer_rate=None, mlp_rate=None, salience=None)
 
 
 @dataclass(frozen=True)
@@ -210,19 +245,19 @@ class ModelConfig:
         )
         if not self.spiking:
             self._take_neurons_out()
-        coded = [i for i, layer in enumerate(self.layers) if layer.rate_codes]
-        require(
-            self.num_steps == 1 or not coded,
-            "num_steps",
-            self.num_steps,
-            f"1: layers[{coded[0] if coded else 0}] has a rate code, with steps of its own",
-        )
+        for i, layer in enumerate(self.layers):
+            token_clock = {"mixer_rate", "mlp_rate", "salience"} & set(layer.extras)
+            require(
+                self.num_steps == 1 or not token_clock,
+                "num_steps",
+                self.num_steps,
+                f"1: layers[{i}].{min(token_clock, default='')} has a clock of its own",
+            )
 
     def _take_neurons_out(self) -> None:
         """Here, and not where neurons are made: whoever reads the config sees what is built."""
-        wires = NeuronsConfig(*(NeuronConfig(kind="none") for _ in fields(NeuronsConfig)))
         layers = tuple(layer.without_spikes() for layer in self.layers)
-        for name, value in {"neurons": wires, "layers": layers, "num_steps": 1}.items():
+        for name, value in {"neurons": WIRES, "layers": layers, "num_steps": 1}.items():
             object.__setattr__(self, name, value)  # frozen, but not yet made
 
     @property
@@ -233,6 +268,10 @@ class ModelConfig:
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
+
+    def neurons_of(self, layer: LayerConfig) -> NeuronsConfig:
+        """The neurons of one layer."""
+        return self.neurons if layer.spiking else WIRES
 
     @property
     def layer_list(self) -> tuple[LayerConfig, ...]:

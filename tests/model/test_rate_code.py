@@ -74,7 +74,7 @@ def test_the_recorder_counts_steps_and_names_the_places():
 def test_not_spiking_is_the_dense_twin_with_its_own_mixers():
     off = config("rate code, signed", spiking=False)
     assert off.architecture == dense_twin(config("rate code, signed"), mixer=None).architecture
-    assert all(layer.rate_codes == () for layer in off.architecture.layer_list)
+    assert all(layer.extras == () for layer in off.architecture.layer_list)
     steps = config("lif steps", spiking=False).architecture
     assert (steps.num_steps, steps.neurons.head.kind) == (1, "none")
     assert [layer.mlp for layer in steps.layers] == ["relu2", "relu2"]
@@ -106,7 +106,7 @@ def test_impossible_rate_codes_are_refused(model, message):
 
 
 def test_the_event_driven_engine_refuses_them_by_name():
-    with pytest.raises(ConfigError, match=r"layers\[0\]: .* has no rate codes"):
+    with pytest.raises(ConfigError, match=r"layers\[0\].mixer_rate: .* does not have it"):
         Engine.from_model(build("rate code", torch.float32))
 
 

@@ -19,6 +19,7 @@ from spikeloom.config import LayerConfig, ModelConfig
 from spikeloom.model.mixers import MIXERS
 from spikeloom.model.mlps import MLPS
 from spikeloom.model.norm import RMSNorm
+from spikeloom.model.prediction import Prediction
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.rate_code import make_rate_code
 from spikeloom.model.state import DecoderState, LayerState, TokenView, view_tokens
@@ -30,7 +31,7 @@ class MixerBlock(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
-        size, T, neurons = config.hidden_size, config.num_steps, config.neurons
+        size, T, neurons = config.hidden_size, config.num_steps, config.neurons_of(layer)
         self.norm = RMSNorm(size, eps=config.rms_norm_eps)
         self.input_neuron = make_neuron(neurons.mixer_input, size, T)
         self.mixer = MIXERS[layer.mixer](config, layer, self.input_neuron)
@@ -45,12 +46,13 @@ class MixerBlock(nn.Module):
     ) -> tuple[Tensor, LayerState, list[Tensor]]:
         membranes = state or {}
         y, v_in, rate_in = self.input_neuron(x, membranes.get("input"), view.starts, self.norm)
-        mixed, new_state = self.mixer(y, view, state)
+        mixed, new_state, rates_within = self.mixer(y, view, state)
         z, v_out, rate_out = self.output_neuron(
             mixed, membranes.get("output"), view.starts, self.output_norm
         )
         out, rates = self.rate_code(self.o_proj(z))
-        return out, _with(new_state, input=v_in, output=v_out), [rate_in, rate_out, *rates]
+        rates = [rate_in, *rates_within, rate_out, *rates]
+        return out, _with(new_state, input=v_in, output=v_out), rates
 
 
 class MLPBlock(nn.Module):
@@ -58,21 +60,27 @@ class MLPBlock(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
+        neurons = config.neurons_of(layer)
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.input_neuron = make_neuron(
-            config.neurons.mlp_input, config.hidden_size, config.num_steps
-        )
-        self.mlp = MLPS[layer.mlp](config, self.input_neuron, config.neurons.mlp_hidden)
+        self.prediction = Prediction(config.hidden_size) if layer.predictive else None
+        self.input_neuron = make_neuron(neurons.mlp_input, config.hidden_size, config.num_steps)
+        self.mlp = MLPS[layer.mlp](config, self.input_neuron, neurons.mlp_hidden)
         self.rate_code = make_rate_code(layer.mlp_rate, config.hidden_size)
 
     def forward(
         self, x: Tensor, view: TokenView, state: LayerState | None
     ) -> tuple[Tensor, LayerState, list[Tensor]]:
         membranes = state or {}
-        y, v_in, rate_in = self.input_neuron(x, membranes.get("up"), view.starts, self.norm)
+        norm: nn.Module | None = self.norm
+        last = None
+        if self.prediction is not None:
+            x, last = self.prediction(self.norm(x), membranes.get("previous"), view.starts)
+            norm = None
+        y, v_in, rate_in = self.input_neuron(x, membranes.get("up"), view.starts, norm)
         out, v_hidden, rate_hidden = self.mlp(y, membranes.get("down"), view.starts)
         out, rates = self.rate_code(out)
-        return out, _with({}, up=v_in, down=v_hidden), [rate_in, rate_hidden, *rates]
+        new_state = _with({}, up=v_in, down=v_hidden, previous=None if state is None else last)
+        return out, new_state, [rate_in, rate_hidden, *rates]
 
 
 class DecoderLayer(GradientCheckpointingLayer):
