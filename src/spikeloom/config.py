@@ -13,7 +13,7 @@ value and what would do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from spikeloom.errors import ConfigError
@@ -22,6 +22,8 @@ from spikeloom.strict import build, one_of, parse_yaml, require, require_each
 MIXERS = ("attention", "sdsa", "sdsa_hadamard")
 MLPS = ("spiking", "relu2", "swiglu", "none")
 SURROGATES = ("straight_through", "atan", "sigmoid", "fast_sigmoid", "piecewise_quadratic")
+EXTRAS = ("spiking", "mixer_rate", "mlp_rate", "key_stride", "salience", "predictive")
+"""Keys of a layer beyond mixer and MLP; not every backend has what they ask for."""
 METADATA_FIELDS = ("category", "source", "id")
 TRACKERS = ("tensorboard", "trackio", "wandb")
 MAX_LEVELS = 127
@@ -98,16 +100,42 @@ class NeuronsConfig:
     head: NeuronConfig = field(default_factory=NeuronConfig)  # before the vocabulary
 
 
+WIRES = NeuronsConfig(*(NeuronConfig(kind="none") for _ in fields(NeuronsConfig)))
+"""No neurons: every product is dense."""
+
+
+@dataclass(frozen=True)
+class RateCodeConfig:
+    """A neuron *after* a block's output product, read as a firing rate (model.rate_code; Pulse).
+
+    It fires over `steps` steps of a static input; what goes into the residual stream is its rate
+    times the size of the input times a learned scale.
+    """
+
+    neuron: NeuronConfig = field(default_factory=lambda: NeuronConfig(kind="lif", beta=0.95))
+    steps: int = 4
+
+    def __post_init__(self) -> None:
+        require(self.neuron.kind != "none", "neuron.kind", "none", "graded or lif")
+        require(self.steps >= 2, "steps", self.steps, "at least 2: a rate takes several steps")
+
+
 @dataclass(frozen=True)
 class LayerConfig:
     """One decoder layer."""
 
     mixer: str = "attention"
     mlp: str = "spiking"
+    spiking: bool = True  # false: wires in place of this layer's neurons
     sliding_window: int | None = None  # attention: how many tokens back, this one included
     rope_theta: float | None = None  # attention: base of the rotary angles; null takes the model's
     # sdsa and sdsa_hadamard: per head; per head and token; nothing is forgotten (the seed's form)
     decay: Literal["learned", "gated", "none"] = "learned"
+    mixer_rate: RateCodeConfig | None = None  # a rate code behind the mixer's output product
+    mlp_rate: RateCodeConfig | None = None  # the same behind the MLP's
+    key_stride: int = 1  # attention: a token reads every n-th token of its document, and itself
+    salience: NeuronConfig | None = None  # attention: reads only tokens for which it fires
+    predictive: bool = False  # the MLP sees what the token before did not predict
 
     def __post_init__(self) -> None:
         one_of("mixer", self.mixer, MIXERS)
@@ -120,15 +148,58 @@ class LayerConfig:
             self.decay,
             "learned or gated: only the mixer sdsa_hadamard may forget nothing",
         )
+        require(
+            self.mlp_rate is None or self.mlp != "none",
+            "mlp_rate",
+            self.mlp_rate,
+            "null: this layer has no MLP",
+        )
+        require(
+            self.spiking or self.mlp != "spiking",
+            "mlp",
+            self.mlp,
+            "relu2 or swiglu: without neurons it is linear",
+        )
+        require(
+            not self.predictive or self.mlp != "none", "predictive", True, "false, without an MLP"
+        )
+        require_each(self, "key_stride", lambda v: v >= 1, "at least 1 token")
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        for name, plain in {"key_stride": 1, "salience": None}.items():
+            value = getattr(self, name)
+            require(
+                value == plain or self.mixer == "attention",
+                name,
+                value,
+                f"{'null' if plain is None else plain}: only the mixer attention has keys",
+            )
+        if self.salience is not None:
+            kind = self.salience.kind
+            require(kind == "lif", "salience.kind", kind, "lif: a token is kept or it is not")
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Which of `EXTRAS` it uses."""
+        plain = {f.name: f.default for f in fields(self)}
+        return tuple(name for name in EXTRAS if getattr(self, name) != plain[name])
+
+    def without_spikes(self) -> LayerConfig:
+        """The same layer without neurons: a spiking MLP, left linear, gets squared ReLU."""
+        mlp = "relu2" if self.mlp == "spiking" else self.mlp
+        return replace(self, mlp=mlp, mixer_rate=None, mlp_rate=None, salience=None)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """A decoder: sizes, the pattern of its layers, and its neurons.
 
-    `layers` is a pattern that repeats until there are `num_hidden_layers`.
+    `layers` is a pattern that repeats until there are `num_hidden_layers`. `spiking: false` takes
+    every neuron out of the same file: sizes, mixers and windows stay.
     """
 
+    spiking: bool = True  # false: wires for neurons, no rate codes, one step per token
     vocab_size: int = 4096
     hidden_size: int = 384
     num_hidden_layers: int = 8
@@ -172,6 +243,22 @@ class ModelConfig:
             lambda v: 0 <= v < self.vocab_size,
             f"a token id below vocab_size ({self.vocab_size})",
         )
+        if not self.spiking:
+            self._take_neurons_out()
+        for i, layer in enumerate(self.layers):
+            token_clock = {"mixer_rate", "mlp_rate", "salience"} & set(layer.extras)
+            require(
+                self.num_steps == 1 or not token_clock,
+                "num_steps",
+                self.num_steps,
+                f"1: layers[{i}].{min(token_clock, default='')} has a clock of its own",
+            )
+
+    def _take_neurons_out(self) -> None:
+        """Here, and not where neurons are made: whoever reads the config sees what is built."""
+        layers = tuple(layer.without_spikes() for layer in self.layers)
+        for name, value in {"neurons": WIRES, "layers": layers, "num_steps": 1}.items():
+            object.__setattr__(self, name, value)  # frozen, but not yet made
 
     @property
     def key_value_heads(self) -> int:
@@ -181,6 +268,10 @@ class ModelConfig:
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
+
+    def neurons_of(self, layer: LayerConfig) -> NeuronsConfig:
+        """The neurons of one layer."""
+        return self.neurons if layer.spiking else WIRES
 
     @property
     def layer_list(self) -> tuple[LayerConfig, ...]:
@@ -201,6 +292,18 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True)
+class PhaseConfig:
+    """A stretch of a run with rows of its own length."""
+
+    context: int  # tokens per row; the longest phase's is a multiple of it
+    share: float  # of the budget
+
+    def __post_init__(self) -> None:
+        require(self.context >= 1, "context", self.context, "at least 1 token")
+        require(0 < self.share <= 1, "share", self.share, "a share of the budget in (0, 1]")
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """Budget, batch, optimizer and sparsity target of one run."""
 
@@ -208,6 +311,8 @@ class TrainingConfig:
     max_tokens: int | None = None
     max_minutes: float | None = None
     context: int | None = None  # tokens per row; null takes model.max_position_embeddings
+    # rows cut to growing lengths, as many more of them: tokens per step stay (training.phases)
+    phases: tuple[PhaseConfig, ...] = ()
     separate_documents: bool = False  # positions and state start anew at every document of a row
     metadata: tuple[str, ...] = ()  # fields that stand before every text, without a loss
     metadata_cooldown: float = 0.1  # share of the budget, at its end, that goes without them
@@ -268,6 +373,32 @@ class TrainingConfig:
             one_of(f"metadata[{i}]", name, METADATA_FIELDS)
         for i, tracker in enumerate(self.report_to):
             one_of(f"report_to[{i}]", tracker, TRACKERS)
+        self._check_phases()
+
+    def _check_phases(self) -> None:
+        if not self.phases:
+            return
+        longest, shares = max(p.context for p in self.phases), [p.share for p in self.phases]
+        for i, phase in enumerate(self.phases):
+            require(
+                longest % phase.context == 0,
+                f"phases[{i}].context",
+                phase.context,
+                f"a divisor of the longest phase's context ({longest})",
+            )
+        require(abs(sum(shares) - 1) < 1e-6, "phases", shares, "shares that sum to 1")
+        require(
+            self.context in (None, longest),
+            "context",
+            self.context,
+            f"null or that of the longest phase ({longest})",
+        )
+        require(not self.metadata, "metadata", self.metadata, "none: with phases rows are cut up")
+
+    @property
+    def longest_context(self) -> int | None:
+        """Tokens per row as they are read from the data; None takes the model's context."""
+        return max((p.context for p in self.phases), default=self.context)
 
 
 @dataclass(frozen=True)

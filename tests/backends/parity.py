@@ -11,8 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from spikeloom import presets
-from spikeloom.config import load_config
+from spikeloom import backends, presets
+from spikeloom.config import TrainingConfig, load_config
+from spikeloom.errors import ConfigError
 from spikeloom.metrics import Recorder
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM, active_share, fed_weights
 
@@ -23,7 +24,16 @@ SIZES = {
     "vocab_size": 120,
     "max_position_embeddings": 32,
 }
-LAYERS = {"flow-125m": 6, "flow-15m": 4}  # a whole pattern of local and global layers
+
+
+def runs_in_numpy(model):
+    try:
+        backends.check("numpy", model, TrainingConfig())
+    except ConfigError:
+        return False
+    return True
+
+
 STEPS = "{kind: graded, levels: 4, fire_level: 2, beta: 0.7, clip_membrane: 2.0}"
 # What no preset uses, as overrides of one that is near.
 VARIANTS = {
@@ -70,7 +80,9 @@ VARIANTS = {
     ),
     "lif tokens": ("spike-transformer", ["model.num_steps=1"]),
 }
-NAMES = [*presets.names(), *VARIANTS]
+# The 1b presets are their smaller sisters at another size.
+RUNS = [n for n in presets.names() if not n.endswith("1b") and runs_in_numpy(load_config(n).model)]
+NAMES = [*RUNS, *VARIANTS]
 
 
 def small_model(name, dtype=torch.float64):
@@ -78,7 +90,8 @@ def small_model(name, dtype=torch.float64):
     preset, changes = VARIANTS.get(name, (name, []))
     kept = load_config(preset).model
     heads = 4 * kept.key_value_heads // kept.num_attention_heads
-    sizes = SIZES | {"num_key_value_heads": heads, "num_hidden_layers": LAYERS.get(name, 2)}
+    layers = max(2, len(kept.layers))  # a whole pattern of local and global layers
+    sizes = SIZES | {"num_key_value_heads": heads, "num_hidden_layers": layers}
     run = load_config(preset, [*(f"model.{k}={v}" for k, v in sizes.items()), *changes])
     torch.manual_seed(0)
     model = SpikeloomForCausalLM(SpikeloomConfig.from_architecture(run.model))

@@ -13,6 +13,9 @@ from spikeloom.model import (
 VOCAB = 64
 GRADED = {"levels": 8, "fire_level": 3}
 HIDDEN = {"signed": False, "fire_level": 1, "theta": 0.1}
+RATE = {"steps": 4, "neuron": {"kind": "lif", "beta": 0.95, "learn_beta": True}}
+SIGNED_RATE = {"steps": 3, "neuron": {"levels": 1, "fire_level": 1, "theta": 1.0, "beta": 0.5}}
+SALIENCE = {"kind": "lif", "beta": 0.5, "v_threshold": 0.3}
 LIF = {"kind": "lif", "beta": 0.5, "v_threshold": 0.5}
 
 
@@ -71,10 +74,46 @@ CONFIGS = {
         "neurons": neurons({**LIF, "reset": "hard"}),
         "num_steps": 4,
     },
+    "rate code": {
+        "layers": [{"mixer": "attention", "mlp": "swiglu", "mixer_rate": RATE, "mlp_rate": RATE}],
+        "neurons": {"default": {"kind": "none"}},
+    },
+    "rate code, signed": {
+        "layers": [
+            {"mixer": "sdsa", "mlp": "none", "mixer_rate": SIGNED_RATE},
+            {"mixer": "attention", "sliding_window": 3, "mlp": "relu2", "mlp_rate": SIGNED_RATE},
+        ],
+    },
+    "key stride": {
+        "layers": [
+            {"mixer": "attention", "key_stride": 3, "mlp": "relu2"},
+            {"mixer": "attention", "key_stride": 2, "sliding_window": 5, "mlp": "none"},
+        ],
+    },
+    "salience": {
+        "layers": [
+            {"mixer": "attention", "mlp": "relu2", "salience": SALIENCE},
+            {
+                "mixer": "attention",
+                "mlp": "swiglu",
+                "spiking": False,
+                "sliding_window": 4,
+                "salience": {**SALIENCE, "beta": 0.0},
+            },
+        ],
+        "num_key_value_heads": 2,
+    },
+    "predictive": {
+        "layers": [
+            {"mixer": "attention", "mlp": "relu2", "predictive": True},
+            {"mixer": "sdsa", "mlp": "swiglu", "spiking": False, "predictive": True},
+        ],
+    },
     "graded steps": {"neurons": neurons({**GRADED, "beta": 0.5}), "num_steps": 4},
 }
 TWINS = {
     "dense": lambda: dense_twin(config("sdsa gated gqa")),
+    "not spiking": lambda: config("rate code", spiking=False),
     "dense, own mixers": lambda: dense_twin(config("mixed"), mixer=None),
     "quantised": lambda: quantised_twin(config("mixed")),
 }

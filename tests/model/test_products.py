@@ -26,6 +26,7 @@ FEEDERS = {
     "mixer.k_proj": "input_neuron",
     "mixer.v_proj": "input_neuron",
     "mixer.decay_proj": "input_neuron",
+    "mixer.salience.proj": "input_neuron",
     "o_proj": "output_neuron",
     "mlp.up_proj": "input_neuron",
     "mlp.gate_proj": "input_neuron",

@@ -11,12 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from spikeloom.config import MIXERS, MLPS, ModelConfig, RunConfig, TrainingConfig
+from spikeloom.config import EXTRAS, MIXERS, MLPS, ModelConfig, RunConfig, TrainingConfig
 from spikeloom.errors import ConfigError, did_you_mean
 
 # Training settings that are off by default.
 SWITCHES = (
-    "compile", "gradient_checkpointing", "report_to", "separate_documents", "metadata"
+    "compile", "gradient_checkpointing", "report_to", "separate_documents", "metadata", "phases"
 )  # fmt: skip
 
 
@@ -29,6 +29,7 @@ class Backend:
         engine: `module:class` that reads a token at a time.
         mixers, mlps, optimizers, dtypes: what it has.
         decodes: the mixers that its engine has.
+        extras, decodes_extras: what else of a layer it has, and what its engine has.
         switches: which of the training settings that are off by default it has.
         resumes: whether an interrupted run can go on.
     """
@@ -38,6 +39,8 @@ class Backend:
     mixers: tuple[str, ...] = MIXERS
     mlps: tuple[str, ...] = MLPS
     decodes: tuple[str, ...] = MIXERS
+    extras: tuple[str, ...] = EXTRAS
+    decodes_extras: tuple[str, ...] = ()
     optimizers: tuple[str, ...] = ("adamw", "muon")
     dtypes: tuple[str, ...] = ("auto", "float32", "bfloat16")
     switches: tuple[str, ...] = SWITCHES
@@ -52,6 +55,7 @@ BACKENDS = {
         mixers=("attention", "sdsa", "sdsa_hadamard"),
         decodes=("attention", "sdsa", "sdsa_hadamard"),
         mlps=("spiking", "relu2", "swiglu", "none"),
+        extras=(),
         optimizers=("adamw",),
         dtypes=("auto", "float32"),
         switches=(),
@@ -133,6 +137,9 @@ def _lacks(
             return f"model.layers[{i}].mixer={layer.mixer}"
         if layer.mlp not in backend.mlps:
             return f"model.layers[{i}].mlp={layer.mlp}"
+        has = backend.decodes_extras if training is None else backend.extras
+        for name in set(layer.extras) - set(has):
+            return f"model.layers[{i}].{name}"
     if training is not None:
         if training.optimizer not in backend.optimizers:
             return f"training.optimizer={training.optimizer}"

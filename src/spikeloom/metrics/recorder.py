@@ -26,6 +26,9 @@ _ROLES = {
     "blocks.0.output_neuron": "mixer_output",
     "blocks.1.input_neuron": "mlp_input",
     "blocks.1.mlp.hidden_neuron": "mlp_hidden",
+    "blocks.0.mixer.salience.neuron": "salience",
+    "blocks.0.rate_code.neuron": "mixer_rate",
+    "blocks.1.rate_code.neuron": "mlp_rate",
     "head_neuron": "head",
 }
 

@@ -70,7 +70,7 @@ class Operations:
     Attributes:
         products: one entry per weight product, in order of computation.
         mixer_macs: multiply-accumulates in the mixers, outside weight products.
-        dense_mixer_macs: the same for one step per token.
+        dense_mixer_macs: the same for one step per token, where attention reads every key.
         active_share: weights touched per read over all weights in products, head included.
         channel_rate: share of active channels, over the channels of all neurons (each neuron
             weighs by its width, once, however many products it feeds); None without neurons.
@@ -119,6 +119,7 @@ class Operations:
             "acs": self.acs,
             "macs": self.macs,
             "mixer_macs": self.mixer_macs,
+            "dense_mixer_macs": self.dense_mixer_macs,
             "unary_acs": self.unary_acs,
             "graded_macs": self.graded_macs,
             "weights": self.weights,
@@ -140,14 +141,16 @@ def operations(
     architecture: ModelConfig = model.config.architecture  # type: ignore[assignment,union-attr]
     records = recorder.records
     counted = tuple(_product(p, records, architecture.num_steps) for p in products(model))
-    mixers = _mixer_macs(architecture, mean_keys)
+    dense_mixers = _mixer_macs(architecture, mean_keys)
+    kept = {r.layer: r.channel_rate for r in records.values() if r.role == "salience"}
+    mixers = _mixer_macs(architecture, mean_keys, kept)
     channels = sum(record.neuron.size for record in records.values())
     rate = sum(r.channel_rate * r.neuron.size for r in records.values())
     count = sum(r.mean_count * r.neuron.size for r in records.values())
     return Operations(
         products=counted,
         mixer_macs=mixers * architecture.num_steps,
-        dense_mixer_macs=mixers,
+        dense_mixer_macs=dense_mixers,
         active_share=_active_share(counted),
         channel_rate=rate / channels if channels else None,
         mean_count=count / channels if channels else None,
@@ -183,13 +186,24 @@ def _active_share(counted: tuple[ProductOperations, ...]) -> float:
     return float(active_share(rates, weights))
 
 
-def _mixer_macs(config: ModelConfig, mean_keys: Callable[[int | None], float]) -> float:
-    """Multiply-accumulates of all mixers for one step of one token, in their recurrent form."""
+def _mixer_macs(
+    config: ModelConfig,
+    mean_keys: Callable[[int | None], float],
+    kept: dict[int | None, float] | None = None,
+) -> float:
+    """Multiply-accumulates of all mixers for one step of one token, in their recurrent form.
+
+    `kept` is the share of tokens that salience keeps, by layer; None reads every key everywhere.
+    """
     heads, width = config.num_attention_heads, config.head_dim
     total = 0.0
-    for layer in config.layer_list:
+    for i, layer in enumerate(config.layer_list):
         if layer.mixer == "attention":  # q . k, and the sum of values
-            total += 2 * heads * width * mean_keys(layer.sliding_window)
+            keys = mean_keys(layer.sliding_window)
+            if kept is not None:
+                keys = 1 + (keys - 1) / layer.key_stride  # sampled ones, and the token itself
+                keys *= kept.get(i, 1.0)
+            total += 2 * heads * width * keys
         elif layer.mixer == "sdsa":  # decay the state, add k v^T, read it
             total += 3 * heads * width * width
         else:  # sdsa_hadamard: the same, of a vector

@@ -5,7 +5,8 @@
                 x = x + down(neuron(activate(up(neuron(norm(x))))))
     logits = head(neuron(norm(x)))
 
-The residual stream x is continuous; every weight product reads what a neuron emits.
+A layer may put a rate code behind o and down (`spikeloom.model.rate_code`). The residual stream x
+is continuous; every weight product reads what a neuron emits.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from spikeloom.config import LayerConfig, ModelConfig
 from spikeloom.model.mixers import MIXERS
 from spikeloom.model.mlps import MLPS
 from spikeloom.model.norm import RMSNorm
+from spikeloom.model.prediction import Prediction
 from spikeloom.model.products import SpikeLinear
+from spikeloom.model.rate_code import make_rate_code
 from spikeloom.model.state import DecoderState, LayerState, TokenView, view_tokens
 from spikeloom.neurons import make_neuron
 
 
 class MixerBlock(nn.Module):
-    """norm, neuron, mixer, norm, neuron, output product."""
+    """norm, neuron, mixer, norm, neuron, output product; a rate code, if the layer has one."""
 
     def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
-        size, T, neurons = config.hidden_size, config.num_steps, config.neurons
+        size, T, neurons = config.hidden_size, config.num_steps, config.neurons_of(layer)
         self.norm = RMSNorm(size, eps=config.rms_norm_eps)
         self.input_neuron = make_neuron(neurons.mixer_input, size, T)
         self.mixer = MIXERS[layer.mixer](config, layer, self.input_neuron)
@@ -36,37 +39,48 @@ class MixerBlock(nn.Module):
         self.output_norm = RMSNorm(size, eps=config.rms_norm_eps) if normed else nn.Identity()
         self.output_neuron = make_neuron(neurons.mixer_output, size, T)
         self.o_proj = SpikeLinear(self.output_neuron, size, into_residual=True)
+        self.rate_code = make_rate_code(layer.mixer_rate, size)
 
     def forward(
         self, x: Tensor, view: TokenView, state: LayerState | None
     ) -> tuple[Tensor, LayerState, list[Tensor]]:
         membranes = state or {}
         y, v_in, rate_in = self.input_neuron(x, membranes.get("input"), view.starts, self.norm)
-        mixed, new_state = self.mixer(y, view, state)
+        mixed, new_state, rates_within = self.mixer(y, view, state)
         z, v_out, rate_out = self.output_neuron(
             mixed, membranes.get("output"), view.starts, self.output_norm
         )
-        return self.o_proj(z), _with(new_state, input=v_in, output=v_out), [rate_in, rate_out]
+        out, rates = self.rate_code(self.o_proj(z))
+        rates = [rate_in, *rates_within, rate_out, *rates]
+        return out, _with(new_state, input=v_in, output=v_out), rates
 
 
 class MLPBlock(nn.Module):
-    """norm, neuron, MLP."""
+    """norm, neuron, MLP; a rate code, if the layer has one."""
 
     def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
+        neurons = config.neurons_of(layer)
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.input_neuron = make_neuron(
-            config.neurons.mlp_input, config.hidden_size, config.num_steps
-        )
-        self.mlp = MLPS[layer.mlp](config, self.input_neuron, config.neurons.mlp_hidden)
+        self.prediction = Prediction(config.hidden_size) if layer.predictive else None
+        self.input_neuron = make_neuron(neurons.mlp_input, config.hidden_size, config.num_steps)
+        self.mlp = MLPS[layer.mlp](config, self.input_neuron, neurons.mlp_hidden)
+        self.rate_code = make_rate_code(layer.mlp_rate, config.hidden_size)
 
     def forward(
         self, x: Tensor, view: TokenView, state: LayerState | None
     ) -> tuple[Tensor, LayerState, list[Tensor]]:
         membranes = state or {}
-        y, v_in, rate_in = self.input_neuron(x, membranes.get("up"), view.starts, self.norm)
+        norm: nn.Module | None = self.norm
+        last = None
+        if self.prediction is not None:
+            x, last = self.prediction(self.norm(x), membranes.get("previous"), view.starts)
+            norm = None
+        y, v_in, rate_in = self.input_neuron(x, membranes.get("up"), view.starts, norm)
         out, v_hidden, rate_hidden = self.mlp(y, membranes.get("down"), view.starts)
-        return out, _with({}, up=v_in, down=v_hidden), [rate_in, rate_hidden]
+        out, rates = self.rate_code(out)
+        new_state = _with({}, up=v_in, down=v_hidden, previous=None if state is None else last)
+        return out, new_state, [rate_in, rate_hidden, *rates]
 
 
 class DecoderLayer(GradientCheckpointingLayer):

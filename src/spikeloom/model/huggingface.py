@@ -31,7 +31,9 @@ from spikeloom.errors import ConfigError, did_you_mean
 from spikeloom.model.decoder import Decoder
 from spikeloom.model.mixers import SpikeDrivenAttention
 from spikeloom.model.norm import RMSNorm
+from spikeloom.model.prediction import Prediction
 from spikeloom.model.products import SpikeLinear
+from spikeloom.model.rate_code import RateCode
 from spikeloom.model.state import DecoderState
 from spikeloom.neurons import Neuron
 from spikeloom.strict import build, to_dict
@@ -120,7 +122,7 @@ class SpikeloomPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, 0.0, 1.0 / math.sqrt(module.embedding_dim))
         elif isinstance(module, RMSNorm):
             init.ones_(module.weight)
-        elif isinstance(module, Neuron | SpikeDrivenAttention):
+        elif isinstance(module, Neuron | SpikeDrivenAttention | RateCode | Prediction):
             module.reset_parameters()
 
 

@@ -1,7 +1,8 @@
 """Mixers: how a token reads the tokens before it.
 
 A mixer takes what the input neuron emits, `y` `[B, L, D]`, and returns the mixed values
-`[B, L, D]` (before the output neuron) and its new state. `attention` is softmax attention over a
+`[B, L, D]` (before the output neuron), its new state, and the rates of neurons of its own.
+`attention` is softmax attention over a
 cache of keys and values; `sdsa` reads a state matrix of constant size, `sdsa_hadamard` a state
 vector.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from spikeloom.config import LayerConfig, ModelConfig
 from spikeloom.model.norm import RMSNorm
 from spikeloom.model.products import SpikeLinear
+from spikeloom.model.salience import Salience
 from spikeloom.model.state import LayerState, TokenView
 from spikeloom.neurons import Neuron, Wire
 from spikeloom.ops import attention
@@ -54,11 +56,15 @@ class SoftmaxAttention(Mixer):
     def __init__(self, config: ModelConfig, layer: LayerConfig, neuron: Neuron | Wire) -> None:
         super().__init__(config, layer, neuron)
         self.rope_theta = layer.rope_theta or config.rope_theta
+        self.salience = None if layer.salience is None else Salience(layer.salience, neuron)
 
     def forward(
         self, y: Tensor, view: TokenView, state: LayerState | None
-    ) -> tuple[Tensor, LayerState]:
+    ) -> tuple[Tensor, LayerState, list[Tensor]]:
         q, k, v = self.heads(y)
+        membrane, rates = None, []
+        if self.salience is not None:
+            v, membrane, rates = self.salience(y, v, state, view)
         q, k = rotate(q, k, view.positions, self.rope_theta)
         if state:
             k = torch.cat([state["keys"], k], dim=2)
@@ -66,7 +72,7 @@ class SoftmaxAttention(Mixer):
         window = self.layer.sliding_window
         if view.plain and window is not None and q.shape[2] == 1:
             k, v = k[:, :, -window:], v[:, :, -window:]
-        mask = view.mask(k.shape[2], window)
+        mask = view.mask(k.shape[2], window, self.layer.key_stride)
         out = F.scaled_dot_product_attention(
             q,
             k,
@@ -77,7 +83,10 @@ class SoftmaxAttention(Mixer):
         )
         kept = slice(None) if window is None else slice(-max(window - 1, 1), None)
         new_state = {} if state is None else {"keys": k[:, :, kept], "values": v[:, :, kept]}
-        return out.transpose(1, 2).flatten(2), new_state
+        if self.salience is not None:
+            out = self.salience.divide(out)
+            new_state |= {} if membrane is None else {"salience": membrane}
+        return out.transpose(1, 2).flatten(2), new_state, rates
 
 
 class SpikeDrivenAttention(Mixer):
@@ -119,12 +128,12 @@ class SpikeDrivenAttention(Mixer):
 
     def forward(
         self, y: Tensor, view: TokenView, state: LayerState | None
-    ) -> tuple[Tensor, LayerState]:
+    ) -> tuple[Tensor, LayerState, list[Tensor]]:
         q, k, v = self.heads(y)
         k, v = (x.repeat_interleave(self.groups, dim=1) for x in (k, v))
         memory = state.get("memory") if state else None
         out, memory = self.read(attention, q, k, v, self.log_decay(y), memory, view.starts)
-        return out.transpose(1, 2).flatten(2), {} if state is None else {"memory": memory}
+        return out.transpose(1, 2).flatten(2), {} if state is None else {"memory": memory}, []
 
     def read(
         self, form: ModuleType, q: Tensor, k: Tensor, v: Tensor, *memory: Tensor | None

@@ -154,15 +154,20 @@ class TokenView:
             self.plain,
         )
 
-    def mask(self, keys: int, window: int | None) -> Tensor | None:
+    def mask(self, keys: int, window: int | None, stride: int = 1) -> Tensor | None:
         """Which keys each query may see, `[B, 1, L, keys]`; None if causal order says it all.
 
         Args:
             keys: number of keys at hand, the newest last.
             window: sliding window in tokens, or None.
+            stride: only every so many-th token of a document is seen by those after it.
         """
         L = self.positions.shape[1]
-        if self.plain and (L == 1 or (keys == L and (window is None or window >= L))):
+        if (
+            stride == 1
+            and self.plain
+            and (L == 1 or (keys == L and (window is None or window >= L)))
+        ):
             return None
         # The order is that of the row: positions may repeat, on the padding to the right.
         causal = torch.ones(L, keys, dtype=torch.bool, device=self.positions.device)
@@ -172,6 +177,9 @@ class TokenView:
         if window is not None:
             distance = self.positions[:, :, None] - self.key_positions[:, None, -keys:]
             seen = seen & (distance < window)
+        if stride > 1:
+            sampled = (self.key_positions[:, None, -keys:] + 1) % stride == 0
+            seen = seen & (sampled | causal.triu(keys - L))  # and each token sees itself
         return seen[:, None]
 
 

@@ -18,10 +18,9 @@ def dense_twin(config: AnyConfig, mixer: str | None = "attention") -> AnyConfig:
         mixer: what replaces every mixer; full softmax attention is the strictest comparison, None
             keeps the mixers (and windows) as they are.
     """
-    model = _architecture(config)
-    wires = NeuronsConfig(*(NeuronConfig(kind="none") for _ in fields(NeuronsConfig)))
+    model = replace(_architecture(config), spiking=False)
     layers = tuple(_dense_layer(layer, mixer) for layer in model.layers)
-    return _like(config, replace(model, neurons=wires, layers=layers, num_steps=1))
+    return _like(config, replace(model, layers=layers))
 
 
 def quantised_twin(config: AnyConfig) -> AnyConfig:
@@ -50,10 +49,9 @@ def _quantiser(neuron: NeuronConfig) -> NeuronConfig:
 
 
 def _dense_layer(layer: LayerConfig, mixer: str | None) -> LayerConfig:
-    mlp = "relu2" if layer.mlp == "spiking" else layer.mlp
     if mixer is None:
-        return replace(layer, mlp=mlp)
-    return LayerConfig(mixer=mixer, mlp=mlp, rope_theta=layer.rope_theta)
+        return layer
+    return LayerConfig(mixer=mixer, mlp=layer.mlp, rope_theta=layer.rope_theta)
 
 
 def _architecture(config: AnyConfig) -> ModelConfig:

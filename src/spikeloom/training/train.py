@@ -81,7 +81,8 @@ def train(
     Raises:
         SpikeloomError: a bad config, source or directory; NaN loss; memory or disk used up.
     """
-    out, context = Path(out), run.training.context or run.model.max_position_embeddings
+    out = Path(out)
+    context = run.training.longest_context or run.model.max_position_embeddings
     run = replace(run, training=replace(run.training, context=context))
     tokens_per_step = count_tokens_per_step(run.training)
     budget = Budget.of(run.training, tokens_per_step)

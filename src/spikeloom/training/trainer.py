@@ -29,6 +29,7 @@ from spikeloom.model import active_share, fed_weights
 from spikeloom.training.budget import Budget, learning_rate_factor
 from spikeloom.training.dead_zone import DeadZoneWarmup, allow_recompilation
 from spikeloom.training.optimizers import make_optimizer
+from spikeloom.training.phases import cut_rows, phase_at
 
 STAGING = ".saving"
 STATE_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
@@ -63,8 +64,8 @@ class FiringRateMixin(AnyTrainer):
             self._fed = fed_weights(self.model).to(loss.device)
             self._metered: list[Tensor] = []
         share = active_share(outputs.firing_rates, self._fed)
-        rows = torch.full_like(share, len(inputs["input_ids"]))
-        self._metered.append(torch.stack([loss.detach(), share.detach(), rows]))
+        tokens = torch.full_like(share, inputs["input_ids"].numel())
+        self._metered.append(torch.stack([loss.detach(), share.detach(), tokens]))
         if self.target_active_share is not None and model.training and self.presses():
             loss = loss + self.rate_weight * (share - self.target_active_share).clamp(min=0)
         return (loss, outputs) if return_outputs else loss
@@ -74,12 +75,14 @@ class FiringRateMixin(AnyTrainer):
         return True
 
     def take_metered(self) -> tuple[float, float] | None:
-        """Mean cross-entropy and active share per row since the last call; None if nothing ran."""
+        """Mean cross-entropy and active share since the last call, rows weighed by their length;
+        None if nothing ran."""
         metered, self._metered = getattr(self, "_metered", []), []
         if not metered:
             return None
-        loss, share, rows = torch.stack(metered).unbind(1)
-        return float((loss * rows).sum() / rows.sum()), float((share * rows).sum() / rows.sum())
+        loss, share, tokens = torch.stack(metered).unbind(1)
+        total = tokens.sum()
+        return float((loss * tokens).sum() / total), float((share * tokens).sum() / total)
 
 
 class SpikeTrainer(FiringRateMixin, Trainer):
@@ -90,6 +93,9 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         budget: how long the run lasts.
         tokens_per_byte: of the training text, to log bits per byte.
         eval_tokens_per_byte: of the evaluation text.
+
+    Attributes:
+        context: tokens per row of the phase under way (`spikeloom.training.phases`).
     """
 
     def __init__(
@@ -105,6 +111,7 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         super().__init__(*args, **kwargs)
         self.config = config
         self.budget = budget
+        self.context = config.longest_context or 0
         self.target_active_share = config.target_active_share
         self.rate_weight = config.rate_weight
         assert self.model is not None
@@ -123,9 +130,12 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         return super().training_step(model, self._form(inputs), num_items_in_batch)
 
     def _form(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Rows with their metadata, or in the cool-down their plain form."""
-        plain = {k.removeprefix(PLAIN): v for k, v in inputs.items() if k.startswith(PLAIN)}
+        """Rows of this phase's length, or rows with metadata, in the cool-down without."""
         progress = self.budget.progress(self.state.global_step)
+        if self.config.phases:
+            self.context = phase_at(progress, self.config.phases).context
+            return cut_rows(inputs, self.context)
+        plain = {k.removeprefix(PLAIN): v for k, v in inputs.items() if k.startswith(PLAIN)}
         if plain and progress >= 1.0 - self.config.metadata_cooldown:
             return plain
         return {k: v for k, v in inputs.items() if not k.startswith(PLAIN)}
@@ -179,6 +189,8 @@ class SpikeTrainer(FiringRateMixin, Trainer):
                 logs["loss"] = metered[0]
             logs[f"{prefix}bits_per_byte"] = logs[f"{prefix}loss"] * self._bits[prefix]
             logs[f"{prefix}active_share"] = metered[1]
+            if self.config.phases and not prefix:
+                logs["context"] = self.context
             self._check_finite(logs[f"{prefix}loss"])
         super().log(logs, start_time)
 
