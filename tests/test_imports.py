@@ -40,6 +40,7 @@ MAY_IMPORT = {
 TOP = {
     "cli",
     "cli_data",
+    "cli_heads",
     "cli_output",
     "cli_prepare",
     "cli_records",

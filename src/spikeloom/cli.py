@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from spikeloom.cli_data import data_app
+from spikeloom.cli_heads import BothWays, From, Task, evaluate_task, heads_app, train_task
 from spikeloom.cli_prepare import trace
 from spikeloom.cli_tokenizer import tokenizer_app
 from spikeloom.errors import ConfigError, SpikeloomError
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.add_typer(tokenizer_app)
+app.add_typer(heads_app)
 app.command()(trace)
 
 _DISK_ERRORS = (
@@ -81,11 +83,16 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
     backend: Backend = "torch",
+    task: Task = None,
+    start: From = None,
+    bidirectional: BothWays = None,
     json_file: Json = None,
 ) -> None:
-    """Train a model from scratch on text.
+    """Train a model from scratch on text, or, with --task ner, a tagger on labelled text.
 
     spikeloom train spikeloom-1m --data python-docs --out runs/docs --max-minutes 3
+
+    spikeloom train spikeloom-1m --task ner --data people.jsonl --out runs/tagger --max-minutes 3
 
     DIR holds `checkpoint-N` folders while it runs and the best weights at the end. A run that was
     interrupted goes on with the same command and --resume.
@@ -98,7 +105,15 @@ def train(
     budget = [f"training.{k}={v}" for k, v in given.items() if v is not None]
     if budget:  # a budget on the command line replaces the file's
         budget = [f"training.{k}=null" for k in given] + budget
-    run = twin_of(load_config(preset, [*(settings or []), *budget]), twin)
+    settings = [*(settings or []), *budget]
+    if (task, start, bidirectional) != (None, None, None):
+        words = None if tokenizer is None else str(tokenizer)
+        both = {"eval_data": eval_data, "tokenizer": words, "start": start, "resume": resume}
+        if backend != "torch":
+            raise ConfigError(f"--backend {backend} has no heads for --task: use torch")
+        train_task(task, preset, settings, twin, bidirectional, data, out, json_file, **both)
+        return
+    run = twin_of(load_config(preset, settings), twin)
     result = backends.train(
         backend,
         run,
@@ -124,9 +139,16 @@ def evaluate(
     max_tokens: Annotated[int | None, typer.Option(help="Score at most so many.")] = None,
     batch_size: Annotated[int, typer.Option(help="Windows at a time.")] = 8,
     device: Device = "auto",
+    task: Task = None,
     json_file: Json = None,
 ) -> None:
-    """Measure loss, bits per byte, sparsity, operations and estimated energy on text."""
+    """Measure loss, bits per byte, sparsity, operations and estimated energy on text.
+
+    With --task ner: precision, recall and F1 of a tagger on labelled text.
+    """
+    if task is not None:
+        evaluate_task(task, checkpoint, data, batch_size, _device(device), json_file)
+        return
     from spikeloom.data.packing import pack
     from spikeloom.evaluation.checkpoint import load
     from spikeloom.evaluation.perplexity import evaluate as measure
