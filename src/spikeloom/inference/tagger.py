@@ -34,7 +34,8 @@ class Tagger:
 
     def __init__(self, model: SpikeloomForTokenClassification, tokenizer: Any) -> None:
         self.model = model
-        self.labels: list[str] = list((model.config.id2label or {}).values())
+        names: Any = model.config.id2label
+        self.labels: list[str] = [names[i] for i in range(len(names))]
         self._pad = tokenizer.pad_token_id or 0
         context = model.config.max_position_embeddings
         self._maker = RowMaker(tokenizer, self.labels, context)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
 from transformers import PrinterCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from spikeloom.config import ModelConfig, TrainingConfig
 from spikeloom.errors import DataError
@@ -108,8 +110,7 @@ def head_trainer(
     arguments.prediction_loss_only = False
     arguments.metric_for_best_model = f"eval_{scoring.best}"
     arguments.greater_is_better = True
-    arguments.train_sampling_strategy = "group_by_length"  # little padding
-    trainer = SpikeTrainer(
+    trainer = HeadTrainer(
         model=model,
         args=arguments,
         train_dataset=[vars(each) for each in learned],  # type: ignore[arg-type]
@@ -124,6 +125,36 @@ def head_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+class HeadTrainer(SpikeTrainer):
+    """Reads examples of about one length together, so that there is little padding."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> ByLength:
+        examples: Any = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(each["input_ids"]) for each in examples]
+        return ByLength(lengths, self.config.batch_size, self.config.seed)
+
+
+class ByLength(Sampler[int]):
+    """An order of its own for every epoch, the same in a run that was resumed."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed = list(lengths), batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order: list[int] = get_length_grouped_indices(
+            self.lengths, self.batch_size, generator=generator
+        )
+        return iter(order)
 
 
 def likeliest(outputs: Any, labels: Tensor) -> Tensor:

@@ -73,7 +73,8 @@ def train_tagger(
         SpikeloomError: a bad config, source or directory; NaN loss; memory or disk used up.
     """
     out, context = Path(out), run.training.context or run.model.max_position_embeddings
-    run = replace(run, training=replace(run.training, context=context))
+    model = replace(run.model, max_position_embeddings=context)  # what `tag` reads at a time
+    run = replace(run, model=model, training=replace(run.training, context=context))
     require_nervaluate()
     require_trackers(run.training)
     if start is not None:
