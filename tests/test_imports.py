@@ -47,6 +47,7 @@ TOP = {
     "cli_tokenizer",
     "cli_web",
     "demo",
+    "demo_colour",
     "__init__",
     "__main__",
 }

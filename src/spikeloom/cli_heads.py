@@ -121,6 +121,34 @@ def tag(
     write_json({"text": text, "spans": listed, "redacted": clean}, json_file)
 
 
+@heads_app.command("demo-colour")
+def demo_colour(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl", help='Lines of {"word", "colour"}; else the xkcd colour names.'
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Checkpoint directory to write.")] = Path(
+        "runs/colour"
+    ),
+    preset: Annotated[
+        str, typer.Option(help="Whose layers and neurons; sizes are the seed's.")
+    ] = "spike-transformer",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the words.")] = 40,
+    folds: Annotated[int, typer.Option(min=0, help="Of the cross-validation; 0: none.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and folds.")] = 0,
+    json_file: Json = None,
+) -> None:
+    """Learn which colour a word calls to mind: the seed project's toy, and how far it generalises.
+
+    2 layers of spike-driven attention, 4 heads, width 64, 4 steps a letter.
+    """
+    from spikeloom.demo_colour import run_demo
+
+    write_json(run_demo(out, data, preset, epochs, folds, seed), json_file)
+
+
 def _require_task(task: str | None) -> None:
     from spikeloom.strict import one_of
 
