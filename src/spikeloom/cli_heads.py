@@ -149,6 +149,71 @@ def demo_colour(
     write_json(run_demo(out, data, preset, epochs, folds, seed), json_file)
 
 
+@heads_app.command()
+def embed(
+    checkpoint: Checkpoint,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", metavar="TEXT", help="Repeatable.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Texts, one a line, instead.")
+    ] = None,
+    level: Annotated[str, typer.Option(metavar="token|sentence", help="What gets a vector.")] = (
+        "sentence"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(metavar="F.npy", help="Write the vectors, float32 [n, D].")
+    ] = None,
+    nearest: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="List what lies nearest to this text.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="Neighbours to list.")] = 10,
+    json_file: Json = None,
+) -> None:
+    """Vectors of texts, or of their tokens, from the final residual stream.
+
+    spikeloom embed runs/tiny --file words.txt --out words.npy --nearest ocean
+    """
+    import numpy as np
+
+    from spikeloom.evaluation.checkpoint import load_any
+    from spikeloom.inference.embedding import Embedder
+    from spikeloom.inference.embedding import nearest as neighbours
+
+    embedder = Embedder(*load_any(checkpoint))
+    found = embedder.embed(_lines(text, file), level)  # type: ignore[arg-type]
+    vectors = np.stack([each.vector for each in found])
+    report: dict[str, Any] = {"level": level, "texts": [each.text for each in found]}
+    if out is not None:
+        _save_array(vectors, out)
+    if nearest is not None:
+        (query,) = embedder.embed([nearest])
+        ranked = neighbours(query.vector, found, count)
+        print("\n".join(f"{cosine:6.3f}  {name}" for name, cosine in ranked))
+        report["nearest"] = [{"text": name, "cosine": cosine} for name, cosine in ranked]
+    print(f"{len(vectors)} vectors of width {vectors.shape[1]}", file=sys.stderr)
+    write_json({**report, "vectors": vectors.tolist()}, json_file)
+
+
+def _lines(texts: list[str] | None, file: Path | None) -> list[str]:
+    """The texts given one by one, or the lines of a file that are not empty."""
+    if texts and file is None:
+        return texts
+    if texts:
+        raise ConfigError("give --text, or --file, not both")
+    whole = _given_text(None, file)
+    return [line.strip() for line in whole.splitlines() if line.strip()]
+
+
+def _save_array(vectors: Any, out: Path) -> None:
+    import numpy as np
+
+    if out.suffix != ".npy":
+        raise ConfigError(f"--out {out}: name a .npy file (--json FILE writes JSON)")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    np.save(out, vectors, allow_pickle=False)
+
+
 def _require_task(task: str | None) -> None:
     from spikeloom.strict import one_of
 
@@ -167,7 +232,7 @@ def _given_text(text: str | None, file: Path | None) -> str:
     from spikeloom.errors import DataError
 
     if (text is None) == (file is None):
-        raise ConfigError("give a TEXT, or a text file by --file")
+        raise ConfigError("give a text, or a text file by --file: one of them")
     if file is None:
         assert text is not None
         return text

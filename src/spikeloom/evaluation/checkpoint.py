@@ -20,7 +20,12 @@ from spikeloom import tokenizers
 from spikeloom.checkpoint import read_config, read_json, read_shapes, require_head, resolve
 from spikeloom.config import ModelConfig
 from spikeloom.errors import CheckpointError
-from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
+from spikeloom.model import (
+    SpikeloomConfig,
+    SpikeloomForCausalLM,
+    SpikeloomForSequenceClassification,
+    SpikeloomForTokenClassification,
+)
 
 
 def load(
@@ -54,6 +59,14 @@ def load(
             path, dtype=dtype or "auto", local_files_only=True, use_safetensors=True
         )
     return model.to(device).eval(), tokenizer
+
+
+def load_any(directory: str | Path, device: str = "cpu") -> tuple[Any, PreTrainedTokenizerFast]:
+    """`load`, with whichever head the checkpoint has."""
+    saved = (read_json(resolve(directory)).get("architectures") or ["SpikeloomForCausalLM"])[0]
+    heads = (SpikeloomForTokenClassification, SpikeloomForSequenceClassification)
+    head = next((each for each in heads if each.__name__ == saved), SpikeloomForCausalLM)
+    return load(directory, device=device, head=head)
 
 
 def _check_weights(path: Path, config: ModelConfig, head: Any) -> None:
