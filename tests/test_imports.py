@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "bench": MODEL | DISK | {"metrics", "inference", "evaluation", "training", "backends"},
 }
 # The top: reads everything below, is imported by nobody below.
-TOP = {"cli", "demo", "__init__", "__main__"}
+TOP = {"cli", "demo", "demo_colour", "__init__", "__main__"}
 LIGHT_CLI = {"typer", "rich", "spikeloom.errors", *sys.stdlib_module_names}
 
 

@@ -26,6 +26,12 @@ MODEL_TYPE = "spikeloom"
 _PREFIX = "checkpoint-"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+# What a model class is called, and what its checkpoints are for.
+_HEADS = {
+    "SpikeloomForCausalLM": ("language model", "eval, generate and chat"),
+    "SpikeloomForTokenClassification": ("tagger", "tag, and eval --task ner"),
+    "SpikeloomForSequenceClassification": ("classifier of texts", "demo-colour"),
+}
 
 
 def resolve(directory: str | Path) -> Path:
@@ -74,9 +80,24 @@ def read_config(path: Path) -> ModelConfig:
     Raises:
         CheckpointError: the file is missing, not JSON, of another model, or impossible.
     """
+    tree = read_json(path)
+    ours = {f.name: tree[f.name] for f in fields(ModelConfig) if f.name in tree}
+    try:
+        model: ModelConfig = build(ModelConfig, expand_neurons(ours), "model")
+    except ConfigError as exc:
+        raise CheckpointError(f"{path / 'config.json'}: {exc}") from None
+    return model
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """All of `config.json`.
+
+    Raises:
+        CheckpointError: the file is missing, not JSON, or of another model.
+    """
     file = path / "config.json"
     try:
-        tree = json.loads(file.read_text("utf-8"))
+        tree: Any = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is not a checkpoint: it has no config.json") from None
     except (OSError, ValueError) as exc:
@@ -84,12 +105,21 @@ def read_config(path: Path) -> ModelConfig:
     kind = tree.get("model_type") if isinstance(tree, dict) else None
     if kind != MODEL_TYPE:
         raise CheckpointError(f"{path} holds a model of type {kind!r}, not a spikeloom checkpoint")
-    ours = {f.name: tree[f.name] for f in fields(ModelConfig) if f.name in tree}
-    try:
-        model: ModelConfig = build(ModelConfig, expand_neurons(ours), "model")
-    except ConfigError as exc:
-        raise CheckpointError(f"{file}: {exc}") from None
-    return model
+    return dict(tree)
+
+
+def require_head(path: Path, wanted: str) -> None:
+    """Refuse a checkpoint with another head than the class `wanted` has.
+
+    Raises:
+        CheckpointError: says what it holds, and which verbs read that.
+    """
+    saved = (read_json(path).get("architectures") or [wanted])[0]
+    if saved != wanted and saved in _HEADS:
+        holds, verbs = _HEADS[saved]
+        raise CheckpointError(
+            f"{path} holds a {holds}, not a {_HEADS[wanted][0]}: it is for {verbs}"
+        )
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

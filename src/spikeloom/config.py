@@ -213,6 +213,7 @@ class ModelConfig:
     rope_theta: float = 10000.0
     output_norm: bool = True  # RMSNorm between the mixer and its output product
     qk_norm: bool = True
+    bidirectional: bool = False  # mixers look both ways: for tagging, not for language models
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = True
     bos_token_id: int = 0
@@ -278,6 +279,16 @@ class ModelConfig:
         """One `LayerConfig` per layer: the pattern, unrolled."""
         pattern = self.layers
         return tuple(pattern[i % len(pattern)] for i in range(self.num_hidden_layers))
+
+
+def require_causal(model: ModelConfig) -> None:
+    """Refuse a language model that would read the token it is to predict.
+
+    Raises:
+        ConfigError: `model.bidirectional` is set.
+    """
+    what = "false: it would read the tokens that it is to predict (true is for --task ner)"
+    require(not model.bidirectional, "model.bidirectional", model.bidirectional, what)
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,10 @@ def test_a_record_can_be_shown(shape):
         ),
         ({"tokens": ["a"], "tags": []}, "1 tokens, but 0 tags"),
         ({"tokens": ["a"], "ner_tags": [0]}, "the tags are numbers"),
-        ({"text": "ab", "spans": [{"start": 0, "end": 9, "label": "x"}]}, "outside of the text"),
+        (
+            {"text": "ab", "spans": [{"start": 0, "end": 9, "label": "x"}]},
+            "no part of 2 characters",
+        ),
         ({"text": "ab", "spans": [{"start": 0, "stop": 9}]}, "stop"),
         ({"chosen": "a", "rejected": "b"}, "no prompt"),
     ],

@@ -11,7 +11,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from spikeloom.config import EXTRAS, MIXERS, MLPS, ModelConfig, RunConfig, TrainingConfig
+from spikeloom.config import (
+    EXTRAS,
+    MIXERS,
+    MLPS,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+    require_causal,
+)
 from spikeloom.errors import ConfigError, did_you_mean
 
 # Training settings that are off by default.
@@ -104,11 +112,12 @@ def generator(name: str, directory: str | Path) -> Any:
         ConfigError: the backend lacks what the model needs.
     """
     from spikeloom import tokenizers
-    from spikeloom.checkpoint import read_config, resolve
+    from spikeloom.checkpoint import read_config, require_head, resolve
     from spikeloom.inference.generate import Generator
 
     backend, path = find(name), resolve(directory)
     config = read_config(path)
+    require_head(path, "SpikeloomForCausalLM")
     check(name, config)
     return Generator(_named(backend.engine).load(path), tokenizers.load(path, config.vocab_size))
 
@@ -121,6 +130,7 @@ def check(
     Raises:
         ConfigError: in one line.
     """
+    require_causal(model)
     if (missing := _lacks(find(name), model, training, resume)) is not None:
         able = [n for n, b in BACKENDS.items() if _lacks(b, model, training, resume) is None]
         can = f"use --backend {' or '.join(able)}" if able else "no backend has all that it needs"

@@ -1,6 +1,7 @@
 """The command line: verbs by what they work on, in a file each.
 
     models.py     train, eval, compare, generate, chat, verify, profile, presets, info, demo, bench
+    heads.py      tag, embed, demo-colour; what `train` and `eval` do with --task
     data.py       the group `data`: web.py collects, records.py asks and shows, prepare.py packs
     tokenizer.py  the group `tokenizer`
     trace.py      trace
@@ -18,6 +19,7 @@ import sys
 import typer
 
 from spikeloom.cli.data import data_app
+from spikeloom.cli.heads import heads_app
 from spikeloom.cli.models import models_app
 from spikeloom.cli.tokenizer import tokenizer_app
 from spikeloom.cli.trace import trace
@@ -32,6 +34,7 @@ app = typer.Typer(
 )
 models_app.command()(trace)
 app.add_typer(models_app)
+app.add_typer(heads_app)
 app.add_typer(data_app)
 app.add_typer(tokenizer_app)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spikeloom.cli.heads import BothWays, From, Task, evaluate_task, train_task
 from spikeloom.cli.options import (
     Backend,
     Checkpoint,
@@ -48,11 +49,16 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
     backend: Backend = "torch",
+    task: Task = None,
+    start: From = None,
+    bidirectional: BothWays = None,
     json_file: Json = None,
 ) -> None:
-    """Train a model from scratch on text.
+    """Train a model from scratch on text, or, with --task ner, a tagger on labelled text.
 
     spikeloom train spikeloom-1m --data python-docs --out runs/docs --max-minutes 3
+
+    spikeloom train spikeloom-1m --task ner --data people.jsonl --out runs/tagger --max-minutes 3
 
     DIR holds `checkpoint-N` folders while it runs and the best weights at the end. A run that was
     interrupted goes on with the same command and --resume.
@@ -65,7 +71,15 @@ def train(
     budget = [f"training.{k}={v}" for k, v in given.items() if v is not None]
     if budget:  # a budget on the command line replaces the file's
         budget = [f"training.{k}=null" for k in given] + budget
-    run = twin_of(load_config(preset, [*(settings or []), *budget]), twin)
+    settings = [*(settings or []), *budget]
+    if (task, start, bidirectional) != (None, None, None):
+        words = None if tokenizer is None else str(tokenizer)
+        both = {"eval_data": eval_data, "tokenizer": words, "start": start, "resume": resume}
+        if backend != "torch":
+            raise ConfigError(f"--backend {backend} has no heads for --task: use torch")
+        train_task(task, preset, settings, twin, bidirectional, data, out, json_file, **both)
+        return
+    run = twin_of(load_config(preset, settings), twin)
     result = backends.train(
         backend,
         run,
@@ -91,9 +105,16 @@ def evaluate(
     max_tokens: Annotated[int | None, typer.Option(help="Score at most so many.")] = None,
     batch_size: Annotated[int, typer.Option(help="Windows at a time.")] = 8,
     device: Device = "auto",
+    task: Task = None,
     json_file: Json = None,
 ) -> None:
-    """Measure loss, bits per byte, sparsity, operations and estimated energy on text."""
+    """Measure loss, bits per byte, sparsity, operations and estimated energy on text.
+
+    With --task ner: precision, recall and F1 of a tagger on labelled text.
+    """
+    if task is not None:
+        evaluate_task(task, checkpoint, data, batch_size, device_of(device), json_file)
+        return
     from spikeloom.data.packing import pack
     from spikeloom.evaluation.checkpoint import load
     from spikeloom.evaluation.perplexity import evaluate as measure

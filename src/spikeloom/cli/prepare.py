@@ -35,7 +35,10 @@ def clean(
     ] = None,
     redact: Annotated[
         str | None,
-        typer.Option(metavar="patterns|presidio", help="Replace personal data by [KIND]."),
+        typer.Option(
+            metavar="patterns|presidio|CKPT",
+            help="Replace personal data by [KIND]: by form, by presidio, or by a tagger of ours.",
+        ),
     ] = None,
     lossy_tokenizer: Annotated[
         Path | None,
@@ -67,10 +70,22 @@ def clean(
         [Labelled(source, about, category_column)],
         out,
         load_rules(rules),
-        Options(redact, None if lossy_tokenizer is None else str(lossy_tokenizer), processes),
+        Options(
+            _finder(redact), None if lossy_tokenizer is None else str(lossy_tokenizer), processes
+        ),
     )
     _print_cleaned(out, report, time.perf_counter() - began)
     write_json({"file": str(out), **vars(report)}, json_file)
+
+
+def _finder(redact: str | None) -> Any:
+    """A tagger where a directory is named; else the name of a finder."""
+    if redact is None or not Path(redact).is_dir():
+        return redact
+    from spikeloom.evaluation.tagging import TaggerFinder, load_tagger
+
+    load_tagger(redact)  # to fail before the first byte
+    return TaggerFinder(redact)
 
 
 @prepare_app.command()

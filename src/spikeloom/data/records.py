@@ -12,6 +12,7 @@ that gives the record back. The shapes that are understood stand in `_READERS`.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -209,6 +210,9 @@ def _tokens(raw: Raw) -> Tagged:
         raise ValueError(f"{len(tokens)} tokens, but {len(tags)} tags")
     if not all(isinstance(tag, str) for tag in tags):
         raise ValueError("the tags are numbers: give their names")
+    for i, tag in enumerate(tags):
+        if tag != "O" and not re.fullmatch(r"[BI]-\S+", tag):
+            raise ValueError(f"tags[{i}]: {tag!r} is none of O, B-TYPE and I-TYPE")
     spans: list[Span] = []
     position, before = 0, "O"
     for token, tag in zip(tokens, tags, strict=True):
@@ -224,13 +228,25 @@ def _tokens(raw: Raw) -> Tagged:
 
 def _spans(raw: Raw) -> Tagged:
     text = _text(raw, "text")
-    spans = sorted((Span(**span) for span in raw["spans"]), key=lambda span: span.start)
-    end = 0
-    for span in spans:
-        if not end <= span.start < span.end <= len(text):
-            raise ValueError(f"{span} overlaps another, or lies outside of the text")
-        end = span.end
+    given = [_span(span, f"spans[{i}]", len(text)) for i, span in enumerate(raw["spans"])]
+    spans = sorted(given, key=lambda span: span.start)
+    for before, span in itertools.pairwise(spans):
+        if span.start < before.end:
+            i = given.index(span)
+            raise ValueError(f"spans[{i}]: {raw['spans'][i]!r} overlaps another")
     return Tagged(text, tuple(spans))
+
+
+def _span(raw: Any, field: str, length: int) -> Span:
+    """A span of a text of so many characters."""
+    if not isinstance(raw, dict) or raw.keys() != {"start", "end", "label"}:
+        raise ValueError(f"{field}: {raw!r} is not {{start, end, label}}")
+    start, end, label = raw["start"], raw["end"], raw["label"]
+    if not (isinstance(label, str) and re.fullmatch(r"\S+", label)):
+        raise ValueError(f"{field}.label: {label!r} is no name of a type")
+    if not all(type(place) is int for place in (start, end)) or not 0 <= start < end <= length:
+        raise ValueError(f"{field}: {start!r} to {end!r} is no part of {length} characters")
+    return Span(start, end, label)
 
 
 def _text(raw: Raw, names: str, default: str | None = None) -> str:

@@ -10,21 +10,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from spikeloom import tokenizers
-from spikeloom.checkpoint import read_config, read_shapes, resolve
+from spikeloom.checkpoint import read_config, read_json, read_shapes, require_head, resolve
 from spikeloom.config import ModelConfig
 from spikeloom.errors import CheckpointError
-from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
+from spikeloom.model import (
+    SpikeloomConfig,
+    SpikeloomForCausalLM,
+    SpikeloomForSequenceClassification,
+    SpikeloomForTokenClassification,
+)
 
 
 def load(
-    directory: str | Path, dtype: torch.dtype | None = None, device: str = "cpu"
-) -> tuple[SpikeloomForCausalLM, PreTrainedTokenizerFast]:
+    directory: str | Path,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    head: Any = SpikeloomForCausalLM,
+) -> tuple[Any, PreTrainedTokenizerFast]:
     """Read a checkpoint directory.
 
     Args:
@@ -32,6 +41,7 @@ def load(
             interrupted run, whose newest whole `checkpoint-N` is taken then (said on stderr).
         dtype: of the weights; as saved by default.
         device: where they go.
+        head: class of the model: with a head for text, or one of `spikeloom.model.heads`.
 
     Returns:
         the model in evaluation mode, and its tokenizer.
@@ -41,20 +51,29 @@ def load(
     """
     path = resolve(directory)
     config = read_config(path)
-    _check_weights(path, config)
+    require_head(path, head.__name__)
+    _check_weights(path, config, head)
     with _silent():
         tokenizer = tokenizers.load(path, config.vocab_size)
-        model = SpikeloomForCausalLM.from_pretrained(
+        model = head.from_pretrained(
             path, dtype=dtype or "auto", local_files_only=True, use_safetensors=True
         )
-    return model.to(device).eval(), tokenizer  # type: ignore[arg-type]
+    return model.to(device).eval(), tokenizer
 
 
-def _check_weights(path: Path, config: ModelConfig) -> None:
+def load_any(directory: str | Path, device: str = "cpu") -> tuple[Any, PreTrainedTokenizerFast]:
+    """`load`, with whichever head the checkpoint has."""
+    saved = (read_json(resolve(directory)).get("architectures") or ["SpikeloomForCausalLM"])[0]
+    heads = (SpikeloomForTokenClassification, SpikeloomForSequenceClassification)
+    head = next((each for each in heads if each.__name__ == saved), SpikeloomForCausalLM)
+    return load(directory, device=device, head=head)
+
+
+def _check_weights(path: Path, config: ModelConfig, head: Any) -> None:
     """Compare names and shapes in the files with those that the config asks for."""
     found = read_shapes(path)
     with torch.device("meta"):
-        model = SpikeloomForCausalLM(SpikeloomConfig.from_architecture(config))
+        model = head(_with_classes(SpikeloomConfig.from_architecture(config), path))
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}  # ties: once
     missing = sorted(wanted.keys() - found.keys())
     if missing:
@@ -68,6 +87,14 @@ def _check_weights(path: Path, config: ModelConfig) -> None:
             raise CheckpointError(
                 f"{path}: {name} has shape {found[name]}, config.json asks for {shape}"
             )
+
+
+def _with_classes(config: SpikeloomConfig, path: Path) -> SpikeloomConfig:
+    """The config with the classes of a head, if there are any."""
+    classes = read_json(path).get("id2label")
+    if isinstance(classes, dict):
+        config.id2label = dict(enumerate(classes.values()))
+    return config
 
 
 @contextmanager

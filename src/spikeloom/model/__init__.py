@@ -1,5 +1,9 @@
 """One decoder; importing this package registers it with transformers' Auto classes."""
 
+from spikeloom.model.heads import (
+    SpikeloomForSequenceClassification,
+    SpikeloomForTokenClassification,
+)
 from spikeloom.model.huggingface import (
     SpikeloomConfig,
     SpikeloomForCausalLM,
@@ -23,6 +27,8 @@ __all__ = [
     "SpikeLinear",
     "SpikeloomConfig",
     "SpikeloomForCausalLM",
+    "SpikeloomForSequenceClassification",
+    "SpikeloomForTokenClassification",
     "SpikeloomModel",
     "SpikeloomOutput",
     "active_share",

@@ -26,7 +26,7 @@ from transformers import (
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from spikeloom.config import ModelConfig, expand_neurons
+from spikeloom.config import ModelConfig, expand_neurons, require_causal
 from spikeloom.errors import ConfigError, did_you_mean
 from spikeloom.model.decoder import Decoder
 from spikeloom.model.mixers import SpikeDrivenAttention
@@ -80,11 +80,12 @@ class SpikeloomConfig(PreTrainedConfig):
 
 @dataclass
 class SpikeloomOutput(ModelOutput):
-    """What the backbone and the causal model return.
+    """What the backbone and the models with a head return.
 
     Attributes:
-        loss: mean cross-entropy in nats per token, if labels were given.
-        logits: `[B, L, V]` (causal model only).
+        loss: mean cross-entropy in nats per token (or per label), if labels were given.
+        logits: `[B, L, V]`, of the heads for tagging `[B, L, C]` or for texts `[B, C]`; None of the
+            backbone.
         last_hidden_state: what the head neuron emits, `[B, L, D]`.
         past_key_values: the `DecoderState`, if one was used.
         firing_rates: channel rate of each neuron in order of computation, `[N]`, differentiable.
@@ -152,6 +153,8 @@ class SpikeloomModel(SpikeloomPreTrainedModel):
         **kwargs: Any,
     ) -> SpikeloomOutput:
         """Shapes as in `Decoder`; `use_cache` without a state starts a fresh one."""
+        if self.config.bidirectional and (use_cache or past_key_values is not None):
+            raise ValueError("a bidirectional model reads whole texts: it keeps no state")
         if use_cache and past_key_values is None and not self.training:
             past_key_values = DecoderState(self.decoder.config)
         hidden, rates = self.decoder(
@@ -169,6 +172,7 @@ class SpikeloomForCausalLM(SpikeloomPreTrainedModel, GenerationMixin):
     accepts_loss_kwargs = False
 
     def __init__(self, config: SpikeloomConfig) -> None:
+        require_causal(config.architecture)
         super().__init__(config)
         self.model = SpikeloomModel(config)
         self.lm_head = SpikeLinear(self.model.decoder.head_neuron, config.vocab_size)

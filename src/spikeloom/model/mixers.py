@@ -32,6 +32,7 @@ class Mixer(nn.Module):
     def __init__(self, config: ModelConfig, layer: LayerConfig, neuron: Neuron | Wire) -> None:
         super().__init__()
         self.layer = layer
+        self.causal = not config.bidirectional
         self.head_dim = config.head_dim
         width = config.head_dim * config.key_value_heads
         self.q_proj = SpikeLinear(neuron, config.hidden_size)
@@ -72,13 +73,13 @@ class SoftmaxAttention(Mixer):
         window = self.layer.sliding_window
         if view.plain and window is not None and q.shape[2] == 1:
             k, v = k[:, :, -window:], v[:, :, -window:]
-        mask = view.mask(k.shape[2], window, self.layer.key_stride)
+        mask = view.mask(k.shape[2], window, self.layer.key_stride, self.causal)
         out = F.scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=mask,
-            is_causal=mask is None and q.shape[2] > 1,
+            is_causal=self.causal and mask is None and q.shape[2] > 1,
             enable_gqa=q.shape[1] != k.shape[1],
         )
         kept = slice(None) if window is None else slice(-max(window - 1, 1), None)
@@ -93,7 +94,8 @@ class SpikeDrivenAttention(Mixer):
     """Causal SDSA: a K x V state per head that decays and is read by the query, O(1) per token.
 
     The decay is learned per head (spread at the start from 8 to 512 tokens of memory), or, `gated`,
-    also depends on the token through a small spike-fed product.
+    also depends on the token through a small spike-fed product. A bidirectional model adds what the
+    same state holds when the text is read from its end.
     """
 
     def __init__(self, config: ModelConfig, layer: LayerConfig, neuron: Neuron | Wire) -> None:
@@ -132,7 +134,12 @@ class SpikeDrivenAttention(Mixer):
         q, k, v = self.heads(y)
         k, v = (x.repeat_interleave(self.groups, dim=1) for x in (k, v))
         memory = state.get("memory") if state else None
-        out, memory = self.read(attention, q, k, v, self.log_decay(y), memory, view.starts)
+        decay = self.log_decay(y)
+        out, memory = self.read(attention, q, k, v, decay, memory, view.starts)
+        if not self.causal:
+            turned = (x.flip(2) for x in (q, k, v, decay))
+            back, _ = self.read(attention, *turned, None, view.ends_reversed)
+            out = out + back.flip(2)
         return out.transpose(1, 2).flatten(2), {} if state is None else {"memory": memory}, []
 
     def read(

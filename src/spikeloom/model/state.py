@@ -154,13 +154,24 @@ class TokenView:
             self.plain,
         )
 
-    def mask(self, keys: int, window: int | None, stride: int = 1) -> Tensor | None:
-        """Which keys each query may see, `[B, 1, L, keys]`; None if causal order says it all.
+    @property
+    def ends_reversed(self) -> Tensor | None:
+        """Where a document starts for one who reads the row from its end, `[B, L]`."""
+        if self.starts is None:
+            return None
+        last = torch.ones_like(self.starts[:, :1])
+        return torch.cat([self.starts[:, 1:], last], dim=1).flip(1)
+
+    def mask(
+        self, keys: int, window: int | None, stride: int = 1, causal: bool = True
+    ) -> Tensor | None:
+        """Which keys each query may see, `[B, 1, L, keys]`; None if the order says it all.
 
         Args:
             keys: number of keys at hand, the newest last.
             window: sliding window in tokens, or None.
             stride: only every so many-th token of a document is seen by those after it.
+            causal: whether later tokens are hidden.
         """
         L = self.positions.shape[1]
         if (
@@ -170,16 +181,16 @@ class TokenView:
         ):
             return None
         # The order is that of the row: positions may repeat, on the padding to the right.
-        causal = torch.ones(L, keys, dtype=torch.bool, device=self.positions.device)
-        seen = causal.tril(keys - L) & (
-            self.segments[:, :, None] == self.key_segments[:, None, -keys:]
-        )
+        order = torch.ones(L, keys, dtype=torch.bool, device=self.positions.device)
+        order = order.tril(keys - L) if causal else order
+        seen = order & (self.segments[:, :, None] == self.key_segments[:, None, -keys:])
         if window is not None:
             distance = self.positions[:, :, None] - self.key_positions[:, None, -keys:]
-            seen = seen & (distance < window)
+            seen = seen & (distance.abs() < window)
         if stride > 1:
             sampled = (self.key_positions[:, None, -keys:] + 1) % stride == 0
-            seen = seen & (sampled | causal.triu(keys - L))  # and each token sees itself
+            itself = torch.eye(L, keys, dtype=torch.bool, device=seen.device).roll(keys - L, dims=1)
+            seen = seen & (sampled | itself)
         return seen[:, None]
 
 

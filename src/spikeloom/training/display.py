@@ -125,8 +125,12 @@ def sample(model: Any, tokenizer: Any, prompt: str | None, tokens: int = 40) -> 
 
 
 def _figures(logs: dict[str, float], prefix: str = "") -> str:
-    return (
-        f"loss {logs[prefix + 'loss']:.3f} · "
-        f"{logs.get(prefix + 'bits_per_byte', float('nan')):.3f} bits/byte · "
-        f"active share {logs.get(prefix + 'active_share', float('nan')):.2f}"
-    )
+    forms = {
+        "loss": "loss {:.3f}",
+        "bits_per_byte": "{:.3f} bits/byte",
+        "f1": "F1 {:.3f}",
+        "accuracy": "accuracy {:.3f}",
+        "active_share": "active share {:.2f}",
+    }
+    there = {name: logs[prefix + name] for name in forms if prefix + name in logs}
+    return " · ".join(forms[name].format(value) for name, value in there.items())

@@ -71,10 +71,11 @@ def _same_model(stored: dict[str, Any], run: RunConfig, out: Path) -> None:
     """Refuse to resume with another architecture or optimizer; the vocabulary is the tokenizer's
     affair, and all else (budget, learning rate, batch) may change."""
     from_tokenizer = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"}
-    asked = to_dict(run)
+    asked, defaults = to_dict(run), to_dict(RunConfig())
     keys = [("model", key) for key in asked["model"] if key not in from_tokenizer]
     for part, key in [*keys, ("training", "optimizer")]:
-        before, now = stored[part].get(key), asked[part][key]
+        before = stored[part].get(key, defaults[part][key])  # of a run that is older than the key
+        now = asked[part][key]
         if before != now:
             raise ConfigError(
                 f"{out} was trained with {part}.{key}={before!r}, not {now!r}: "

@@ -86,7 +86,7 @@ def train(
     run = replace(run, training=replace(run.training, context=context))
     tokens_per_step = count_tokens_per_step(run.training)
     budget = Budget.of(run.training, tokens_per_step)
-    _require_trackers(run.training)
+    require_trackers(run.training)
     arguments = training_arguments(run.training, out, budget)  # joins the other processes, if any
     with arguments.main_process_first(local=False):
         checkpoint = claim(out, run, resume)
@@ -103,7 +103,19 @@ def train(
         trainer = make_trainer(
             run.training, arguments, budget, display, model, words, train_rows, eval_rows
         )
-        _restore_clock(budget, checkpoint)
+    return carry_out(trainer, checkpoint, out, tokens_per_step)
+
+
+def carry_out(
+    trainer: SpikeTrainer, checkpoint: Path | None, out: Path, tokens_per_step: int
+) -> Result:
+    """Train from a checkpoint, or the start, to the end of the budget; leave the best in `out`.
+
+    Raises:
+        TrainingError: NaN loss; memory or disk used up.
+    """
+    with _memory_advice(trainer.config):
+        _restore_clock(trainer.budget, checkpoint)
         _run(trainer, checkpoint)
     return _finish(trainer, out, tokens_per_step)
 
@@ -340,7 +352,7 @@ def _finish(trainer: SpikeTrainer, out: Path, tokens_per_step: int) -> Result:
     return Result(out, metrics)
 
 
-def _require_trackers(config: TrainingConfig) -> None:
+def require_trackers(config: TrainingConfig) -> None:
     for tracker in config.report_to:
         if importlib.util.find_spec(tracker) is None:
             raise ConfigError(f"training.report_to: {tracker} is missing: pip install {tracker}")

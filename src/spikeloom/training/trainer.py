@@ -91,7 +91,7 @@ class SpikeTrainer(FiringRateMixin, Trainer):
     Args:
         config: the training part of a run.
         budget: how long the run lasts.
-        tokens_per_byte: of the training text, to log bits per byte.
+        tokens_per_byte: of the training text, to log bits per byte; None where none is predicted.
         eval_tokens_per_byte: of the evaluation text.
 
     Attributes:
@@ -103,8 +103,8 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         *args: Any,
         config: TrainingConfig,
         budget: Budget,
-        tokens_per_byte: float,
-        eval_tokens_per_byte: float,
+        tokens_per_byte: float | None = None,
+        eval_tokens_per_byte: float | None = None,
         **kwargs: Any,
     ) -> None:
         self._staging: Path | None = None
@@ -119,10 +119,7 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         self.add_callback(self.dead_zone)
         if config.compile and config.dead_zone_warmup:
             allow_recompilation(self.model)
-        self._bits = {
-            "": tokens_per_byte / math.log(2),
-            "eval_": eval_tokens_per_byte / math.log(2),
-        }
+        self._tokens_per_byte = {"": tokens_per_byte, "eval_": eval_tokens_per_byte}
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -187,7 +184,8 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         if f"{prefix}loss" in logs and (metered := self.take_metered()) is not None:
             if not prefix:
                 logs["loss"] = metered[0]
-            logs[f"{prefix}bits_per_byte"] = logs[f"{prefix}loss"] * self._bits[prefix]
+            if (ratio := self._tokens_per_byte[prefix]) is not None:
+                logs[f"{prefix}bits_per_byte"] = logs[f"{prefix}loss"] * ratio / math.log(2)
             logs[f"{prefix}active_share"] = metered[1]
             if self.config.phases and not prefix:
                 logs["context"] = self.context

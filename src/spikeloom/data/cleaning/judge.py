@@ -9,7 +9,7 @@ from typing import Any
 
 from spikeloom.data.cleaning.duplicates import Signer
 from spikeloom.data.cleaning.language import LanguageFilter
-from spikeloom.data.cleaning.personal import redacted, redactor
+from spikeloom.data.cleaning.personal import Finder, redacted, redactor
 from spikeloom.data.cleaning.quality import UnwantedContent, failed_rule
 from spikeloom.data.cleaning.rules import Rules
 from spikeloom.data.cleaning.text import marked_unknown, normalised, without_unknown
@@ -25,12 +25,13 @@ class Options:
     """What to do besides the rules.
 
     Attributes:
-        redact: finder of personal data to replace, see `personal.FINDERS`; None leaves them.
+        redact: finder of personal data to replace, or its name in `personal.FINDERS`; None leaves
+            them. With worker processes a finder is pickled.
         lossy_tokenizer: directory of a tokenizer; chunks it has no tokens for are removed.
         processes: workers; 1 does all in this process.
     """
 
-    redact: str | None = None
+    redact: str | Finder | None = None
     lossy_tokenizer: str | None = None
     processes: int = 2
 
@@ -64,7 +65,8 @@ class Judge:
         self._language = LanguageFilter(rules.languages, rules.language_characters)
         self._unwanted = UnwantedContent(rules.unwanted)
         self._unknown = _unknown_of(options.lossy_tokenizer)
-        self._find = None if options.redact is None else redactor(options.redact)
+        find = options.redact
+        self._find = redactor(find) if isinstance(find, str) else find
         self._signer = Signer(near=rules.near_duplicates is not None)
 
     def __call__(self, document: Document) -> Verdict:

@@ -57,7 +57,9 @@ def redactor(name: str) -> Finder:
         MissingExtraError: presidio is asked for and not installed.
     """
     if name not in FINDERS:
-        raise ConfigError(f"--redact {name}: expected {' or '.join(FINDERS)}")
+        raise ConfigError(
+            f"--redact {name}: expected {' or '.join(FINDERS)}, or a tagger's checkpoint"
+        )
     return find_patterns if name == "patterns" else _presidio()
 
 
