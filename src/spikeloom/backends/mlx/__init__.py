@@ -7,6 +7,7 @@
     attention.py   softmax attention, spike-driven attention with decay, the Hadamard form
     decoder.py     the blocks put together, over whole rows or with state carried along
     state.py       what is carried: memories and membranes of a layer
+    device.py      whether there is a GPU
     checkpoint.py  the checkpoint directory that PyTorch also reads and writes; quantised too
     training.py    the compiled training step
     engine.py      one token at a time, for `spikeloom generate|chat --backend mlx`

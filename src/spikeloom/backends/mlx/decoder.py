@@ -260,15 +260,19 @@ class Model(nn.Module):
         head = decoder.embed_tokens.as_linear if "lm_head" not in self else self.lm_head
         return Output(head(y), rates)
 
-    def __call__(
-        self, inputs: mx.array, cache: Sequence[LayerMemory] | None = None
-    ) -> mx.array:
+    def __call__(self, inputs: mx.array, cache: Sequence[LayerMemory] | None = None) -> mx.array:
         """Logits `[B, L, V]`."""
         return self.forward(inputs, cache).logits
 
     def make_cache(self) -> list[LayerMemory]:
         """Memories that have read nothing: one for each layer, and the head's."""
         return [LayerMemory() for _ in range(len(self.layers) + 1)]
+
+    def compute_in(self, half: mx.Dtype | None) -> None:
+        """Compute products in `half`, from weights that stay as they are; None: in their type."""
+        for module in self.modules():
+            if isinstance(module, Product | Embedding):
+                module.half = half
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """A tied head that was saved twice is dropped."""

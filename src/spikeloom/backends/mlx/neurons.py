@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from functools import lru_cache
 
 import mlx.core as mx
 from mlx import nn
@@ -19,18 +17,16 @@ class Neuron(nn.Module):
     """A population of `size` channels, right before weight products.
 
     Args:
-        config: its kind and constants.
+        config: its kind and constants; may be replaced while dead zones open.
         size: channels `D`.
 
     Attributes:
         bias, log_theta, raw_beta: `[D]`, as far as the kind has them.
-        training_fire_level: the fire level while dead zones open; None is the config's.
     """
 
     def __init__(self, config: NeuronConfig, size: int) -> None:
         super().__init__()
         self.config = config
-        self.training_fire_level: int | None = None
         if config.kind != "none":
             self.bias = mx.zeros(size)
         if config.kind == "graded":
@@ -46,7 +42,7 @@ class Neuron(nn.Module):
         Steps are the T of the step clock, or, where T = 1 and the membrane remembers, the L tokens:
         then `memory` carries the membrane on, under `name`. A wire sends its input, at rate 1.
         """
-        c = self.present
+        c = self.config
         if c.kind == "none":
             return x, mx.array(1.0)
         theta, beta = self.constants()
@@ -63,11 +59,6 @@ class Neuron(nn.Module):
         y = s * theta if c.kind == "graded" else s
         return mx.moveaxis(y, 0, axis), nonzero(c)(s).astype(mx.float32).mean()
 
-    @property
-    def present(self) -> NeuronConfig:
-        """The config, at the fire level of this moment of the training."""
-        return at_level(self.config, self.training_fire_level)
-
     def constants(self) -> tuple[mx.array, mx.array]:
         """theta (`exp(log_theta)`, or v_threshold) and beta, `[D]`."""
         c, ones = self.config, mx.ones(self.bias.shape)
@@ -76,9 +67,3 @@ class Neuron(nn.Module):
         else:
             theta = c.v_threshold * ones
         return theta, mx.sigmoid(self.raw_beta) if c.learn_beta else c.beta * ones
-
-
-@lru_cache
-def at_level(c: NeuronConfig, fire_level: int | None) -> NeuronConfig:
-    """The config at another fire level."""
-    return c if fire_level is None else replace(c, fire_level=fire_level)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from spikeloom.backends.mlx.device import on_gpu
 from spikeloom.backends.mlx.spikes import spike
 from spikeloom.config import NeuronConfig
 
@@ -45,8 +46,7 @@ def scan(
 
 def takes_metal(steps: int) -> bool:
     """Whether the Metal kernels compute a scan of so many steps."""
-    on_gpu = mx.default_device().type == mx.DeviceType.gpu
-    return steps >= LONG and on_gpu and mx.metal.is_available()
+    return steps >= LONG and on_gpu() and mx.metal.is_available()
 
 
 def naive(
