@@ -1,7 +1,8 @@
 """The spike, and its hand-written gradient.
 
 A spike has no useful derivative: `mx.custom_function` gives it one, and everything around it
-(payload step, reset, leak) is differentiated by MLX. The equations are those of `spikeloom.ops.lif.naive`.
+(payload step, reset, leak) is differentiated by MLX. The equations are those of
+`spikeloom.ops.lif.naive`.
 """
 
 from __future__ import annotations
