@@ -66,4 +66,5 @@ class Neuron(nn.Module):
             theta = mx.exp(self.log_theta.astype(mx.float32))
         else:
             theta = c.v_threshold * ones
-        return theta, mx.sigmoid(self.raw_beta) if c.learn_beta else c.beta * ones
+        beta = mx.sigmoid(self.raw_beta.astype(mx.float32)) if c.learn_beta else c.beta * ones
+        return theta, beta
