@@ -13,9 +13,9 @@ from spikeloom.checkpoint import read_tensors
 pytest.importorskip("mlx.core", reason="needs `pip install 'spikeloom[mlx]'`")
 pytest.importorskip("mlx_lm", reason="needs `pip install mlx-lm`")
 
-from spikeloom.backends.mlx import lm  # noqa: E402
-from spikeloom.backends.mlx.engine import Engine  # noqa: E402
-from spikeloom.backends.mlx.quantize import quantize_checkpoint  # noqa: E402
+from spikeloom.backends.mlx import lm
+from spikeloom.backends.mlx.engine import Engine
+from spikeloom.backends.mlx.quantize import quantize_checkpoint
 
 pytestmark = [
     pytest.mark.mlx,

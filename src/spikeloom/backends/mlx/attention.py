@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-State = mx.array | None
-
 
 def split_heads(x: mx.array, heads: int, groups: int) -> mx.array:
     """`[..., L, heads * groups * K]` to `[..., heads, groups, L, K]`."""
@@ -51,7 +49,7 @@ def softmax_attention(q: mx.array, k: mx.array, v: mx.array, window: int | None)
 
 
 def sdsa(
-    q: mx.array, k: mx.array, v: mx.array, g: mx.array, state: State
+    q: mx.array, k: mx.array, v: mx.array, g: mx.array, state: mx.array | None
 ) -> tuple[mx.array, mx.array]:
     """Spike-driven attention, and the state M `[T, B, H_kv, G, K, K]` after the last token.
 
@@ -71,7 +69,7 @@ def sdsa(
 
 
 def sdsa_hadamard(
-    q: mx.array, k: mx.array, v: mx.array, g: mx.array, state: State
+    q: mx.array, k: mx.array, v: mx.array, g: mx.array, state: mx.array | None
 ) -> tuple[mx.array, mx.array]:
     """The seed's form, and the state m `[T, B, H_kv, G, 1, K]` after the last token."""
     e, G = decays(g)
