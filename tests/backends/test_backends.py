@@ -44,14 +44,7 @@ LEARNERS = [
 @pytest.fixture(params=LEARNERS)
 def learner(request):
     """A backend that trains without PyTorch."""
-    if request.param == "mlx":
-        import mlx.core as mx
-
-        mx.disable_compile()  # on Linux it calls a C++ compiler for every new kernel
-        yield "mlx"
-        mx.enable_compile()
-        return
-    yield request.param
+    return request.param
 
 
 @pytest.fixture

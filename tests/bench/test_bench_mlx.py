@@ -19,8 +19,7 @@ SIZES = {
 
 @pytest.mark.mlx
 def test_three_kinds_of_rows(monkeypatch):
-    core = pytest.importorskip("mlx.core", reason="needs `pip install 'spikeloom[mlx]'`")
-    core.disable_compile()
+    pytest.importorskip("mlx.core", reason="needs `pip install 'spikeloom[mlx]'`")
 
     def small(name):
         run = load_config(name)
@@ -30,7 +29,6 @@ def test_three_kinds_of_rows(monkeypatch):
     monkeypatch.setattr(mlx, "CONTEXT", 8)
     monkeypatch.setattr(mlx, "SIZE", 16)
     rows = load("mlx")("cpu")
-    core.enable_compile()
     assert len(rows) == 2 * len(mlx.PRESETS) + 1
     assert all(row.ours > 0 and row.peer > 0 for row in rows)
     assert "GFLOP/s" in rows[-1].case

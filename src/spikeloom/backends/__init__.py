@@ -63,7 +63,7 @@ BACKENDS = {
         "spikeloom.backends.mlx.training:Learner",
         "spikeloom.backends.mlx.engine:Engine",
         optimizers=("adamw",),
-        switches=("compile",),  # it always compiles
+        switches=("compile",),
         resumes=False,
         extra="mlx",
     ),

@@ -86,9 +86,7 @@ def product_row(device: str) -> Row:
 
     a, b = np.random.default_rng(0).normal(size=(2, SIZE, SIZE)).astype(np.float32)
     ours, other = mx.array(a), mx.array(b)
-    times = time_cpu(
-        {"ours": lambda: mx.eval(ours @ other), "numpy": lambda: a @ b}, rounds=ROUNDS
-    )
+    times = time_cpu({"ours": lambda: mx.eval(ours @ other), "numpy": lambda: a @ b}, rounds=ROUNDS)
     speeds = [f"{name} {2e-6 * SIZE**3 / t.ms:.1f} GFLOP/s" for name, t in times.items()]
     return _row(f"{SIZE} x {SIZE} matrix product ({', '.join(speeds)})", device, times)
 

@@ -11,8 +11,9 @@ mx = pytest.importorskip("mlx.core", reason="needs `pip install 'spikeloom[mlx]'
 from mlx.utils import tree_flatten  # noqa: E402
 from parity import reference, small_model, tokens_of, weights_of  # noqa: E402
 
+from spikeloom.backends.mlx import training  # noqa: E402
 from spikeloom.backends.mlx.checkpoint import from_numpy  # noqa: E402
-from spikeloom.backends.mlx.training import LayerwiseAdamW, Learner  # noqa: E402
+from spikeloom.backends.mlx.training import LayerwiseAdamW, Learner, compiler  # noqa: E402
 from spikeloom.backends.numpy.training import layer_factors  # noqa: E402
 from spikeloom.config import RunConfig, TrainingConfig  # noqa: E402
 from spikeloom.training.budget import Budget  # noqa: E402
@@ -118,12 +119,20 @@ def test_learning_rates_by_layer_are_those_of_adamw_with_a_group_each():
         np.testing.assert_allclose(weights_in(ours)[key], expected, atol=2e-5, err_msg=key)
 
 
-def test_a_compiled_update_is_that_of_pytorch(compiled):
+@pytest.mark.slow
+def test_compiled_updates_are_those_of_pytorch(compiled, monkeypatch):
+    asked = replace(TRAINING, compile=True)
+    monkeypatch.setattr(f"{__name__}.TRAINING", asked)
     test_an_update_is_that_of_pytorch("spikeloom-1m")
-
-
-def test_compiled_steps_follow_the_dead_zones(compiled):
     test_half_open_dead_zones_train_as_in_pytorch_without_pressure()
+
+
+def test_it_compiles_where_that_is_asked_for_or_pays(monkeypatch):
+    assert compiler(replace(TRAINING, compile=True)) is mx.compile
+    monkeypatch.setattr(training, "on_gpu", lambda: False)
+    assert compiler(TRAINING)(abs, inputs=[]) is abs
+    monkeypatch.setattr(training, "on_gpu", lambda: True)
+    assert compiler(TRAINING) is mx.compile
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,4 +1,4 @@
-"""The training step in MLX, compiled: loss, gradients, clipping, AdamW with a rate per layer."""
+"""The training step in MLX: loss, gradients, clipping, AdamW with a rate per layer."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Learner:
         weights = initial_weights(run.model, run.training.seed)
         self.model = checkpoint.from_numpy(run.model, weights)
         self.model.compute_in(half_precision(run.training.dtype))
+        self._compile = compiler(run.training)
         self.optimizer = LayerwiseAdamW(self.model, run.training, layer_decay)
         self._compiled: dict[ModelConfig, Callable[..., Any]] = {}
 
@@ -45,7 +46,7 @@ class Learner:
         return loss.item(), share.item()
 
     def gradients(self, config: ModelConfig) -> Callable[..., Any]:
-        """Rows to `losses` and gradients, compiled once for every stage of the dead zones."""
+        """Rows to `losses` and gradients; compiled, once for every stage of the dead zones."""
         modules = dict(self.model.named_modules())
         for name, (neuron, *_) in roles(config).items():
             modules[name].config = neuron
@@ -55,7 +56,7 @@ class Learner:
                 self.model, lambda x: losses(self.model, x, target, self.training.rate_weight)
             )
             state = [self.model.state]  # `total` puts its own arrays there while it is traced
-            self._compiled[config] = mx.compile(total, inputs=state, outputs=state)
+            self._compiled[config] = self._compile(total, inputs=state, outputs=state)
         return self._compiled[config]
 
     def evaluate(self, rows: Array) -> tuple[float, float]:
@@ -70,7 +71,7 @@ class Learner:
 
 
 class LayerwiseAdamW:
-    """AdamW on a model's parameters, clipped, with a learning rate per layer, compiled.
+    """AdamW on a model's parameters, clipped, with a learning rate per layer.
 
     Decay is for matrices only: gains, biases, payload steps and decays are scales, not weights.
     Parameters of one learning rate and one decay are a group with an optimizer of its own.
@@ -100,7 +101,7 @@ class LayerwiseAdamW:
         self.joint.init(model.trainable_parameters())
         self.model, self.config = model, config
         self.state = [model.state, *(part.state for part in self.parts)]
-        self._update = mx.compile(self._clipped_update, inputs=self.state, outputs=self.state)
+        self._update = compiler(config)(self._clipped_update, inputs=self.state, outputs=self.state)
 
     def step(self, gradients: Any, factor: float = 1.0) -> None:
         """One update, at `factor` times the peak learning rate."""
@@ -112,6 +113,16 @@ class LayerwiseAdamW:
     def _clipped_update(self, gradients: Any) -> None:
         clipped, _ = optimizers.clip_grad_norm(gradients, self.config.clip)
         self.joint.update(self.model, clipped)
+
+
+def compiler(config: TrainingConfig) -> Callable[..., Any]:
+    """`mx.compile` on a GPU, or where it is asked for; else what leaves a function as it is.
+
+    On Linux it calls g++ for every new kernel, which takes minutes.
+    """
+    if config.compile or on_gpu():
+        return mx.compile
+    return lambda function, **state: function
 
 
 def half_precision(dtype: str) -> mx.Dtype | None:
