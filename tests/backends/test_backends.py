@@ -1,7 +1,9 @@
 """Choosing a backend: the same verbs, the same directory, and refusals that say who can."""
 
+import io
 import json
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -30,6 +32,21 @@ TINY = [
 ]
 
 
+INSTALLED = [name for name in BACKENDS if name != "mlx" or find_spec("mlx")]
+LEARNERS = [
+    "numpy",
+    pytest.param("mlx", marks=[pytest.mark.mlx, pytest.mark.skipif(
+        "mlx" not in INSTALLED, reason="needs `pip install 'spikeloom[mlx]'`"
+    )]),
+]  # fmt: skip
+
+
+@pytest.fixture(params=LEARNERS)
+def learner(request):
+    """A backend that trains without PyTorch."""
+    return request.param
+
+
 @pytest.fixture
 def text(tmp_path, monkeypatch):
     monkeypatch.setenv("SPIKELOOM_CACHE", str(tmp_path / "cache"))
@@ -45,19 +62,20 @@ def spikeloom(monkeypatch, capsys, *words):
     return left.value.code, said.out, said.err
 
 
-def train(monkeypatch, capsys, text, out, *more, preset="spikeloom-1m"):
+def train(monkeypatch, capsys, text, out, *more, preset="spikeloom-1m", backend="numpy"):
     settings = [word for setting in TINY for word in ("--set", setting)]
-    fixed = ["train", preset, "--data", text, "--out", out, "--backend", "numpy"]
+    fixed = ["train", preset, "--data", text, "--out", out, "--backend", backend]
     return spikeloom(monkeypatch, capsys, *fixed, *settings, *more)
 
 
 @pytest.mark.parametrize("preset", ["spikeloom-1m", "spike-transformer", "flow-15m"])
-def test_numpy_trains_a_directory_that_every_backend_generates_from(
-    preset, text, tmp_path, monkeypatch, capsys
+def test_they_train_a_directory_that_every_backend_generates_from(
+    preset, learner, text, tmp_path, monkeypatch, capsys
 ):
     report = tmp_path / "report.json"
     more = ["--max-steps", 12, "--json", report]
-    code, _, said = train(monkeypatch, capsys, text, tmp_path / "run", *more, preset=preset)
+    given = {"preset": preset, "backend": learner}
+    code, _, said = train(monkeypatch, capsys, text, tmp_path / "run", *more, **given)
     assert code == 0, said
     found = json.loads(report.read_text())
     assert found["steps"] == 12
@@ -65,7 +83,7 @@ def test_numpy_trains_a_directory_that_every_backend_generates_from(
     assert found["eval_loss"] < 5.3  # it begins at ln(261) = 5.56
     assert 0 < found["eval_active_share"] <= 1
     texts = {}
-    for backend in BACKENDS:
+    for backend in INSTALLED:
         asked = ["--prompt", "the c", "--max-new-tokens", 8, "--temperature", 0]
         words = ["generate", tmp_path / "run", *asked, "--backend", backend]
         code, texts[backend], said = spikeloom(monkeypatch, capsys, *words)
@@ -74,11 +92,11 @@ def test_numpy_trains_a_directory_that_every_backend_generates_from(
     assert texts["numpy"].startswith("the c")
 
 
-def test_the_best_weights_stay_and_are_measured_alike(text, tmp_path, monkeypatch, capsys):
+def test_the_best_weights_stay_and_are_measured_alike(learner, text, tmp_path, monkeypatch, capsys):
     from spikeloom.evaluation.checkpoint import load
 
     run = tmp_path / "run"
-    code, *_ = train(monkeypatch, capsys, text, run, "--max-steps", 8)
+    code, *_ = train(monkeypatch, capsys, text, run, "--max-steps", 8, backend=learner)
     assert code == 0
     model, words = load(run)
     assert model.config.vocab_size == len(words)
@@ -112,7 +130,10 @@ def test_a_loss_that_is_no_number_ends_the_run(text, tmp_path, monkeypatch, caps
     [
         (["--resume"], "--resume: the numpy backend cannot run it, use --backend torch"),
         (["--set", "training.optimizer=muon"], "training.optimizer=muon: the numpy backend"),
-        (["--set", "training.dtype=bfloat16"], "training.dtype=bfloat16: the numpy backend"),
+        (
+            ["--set", "training.dtype=bfloat16"],
+            "training.dtype=bfloat16: the numpy backend cannot run it, use --backend torch or mlx",
+        ),
         (["--set", "training.compile=true"], "training.compile=True: the numpy backend"),
         (["--backend", "nunpy"], "--backend nunpy: unknown (did you mean 'numpy'?)"),
     ],
@@ -134,10 +155,37 @@ def test_what_the_engine_cannot_decode_names_who_can(text, tmp_path, monkeypatch
     words = ["generate", run, "--prompt", "the", "--max-new-tokens", 3]
     code, _, said = spikeloom(monkeypatch, capsys, *words)
     assert code == 2
-    assert "mixer=sdsa_hadamard: the torch backend cannot run it, use --backend numpy" in said
+    assert (
+        "mixer=sdsa_hadamard: the torch backend cannot run it, use --backend numpy or mlx" in said
+    )
     code, out, _ = spikeloom(monkeypatch, capsys, *words, "--backend", "numpy")
     assert code == 0
     assert out.startswith("the")
+
+
+def test_chat_keeps_the_state_between_turns(learner, text, tmp_path, monkeypatch, capsys):
+    run, report = tmp_path / "run", tmp_path / "turns.json"
+    assert train(monkeypatch, capsys, text, run, "--max-steps", 2)[0] == 0
+    said = {}
+    for backend in ("torch", learner):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("the cat\non the\n/reset\nmat\n/quit\n"))
+        asked = ["--max-new-tokens", 5, "--temperature", 0, "--json", report]
+        code, _, error = spikeloom(monkeypatch, capsys, "chat", run, *asked, "--backend", backend)
+        assert code == 0, error
+        said[backend] = json.loads(report.read_text())["turns"]
+    assert [turn["user"] for turn in said[learner]] == ["the cat", "on the", "mat"]
+    assert said[learner] == said["torch"]
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mlx.core", None)
+    for module in [name for name in sys.modules if name.startswith("spikeloom.backends.mlx")]:
+        monkeypatch.delitem(sys.modules, module)
+    given = ["--max-steps", 1]
+    code, _, said = train(monkeypatch, capsys, text, tmp_path / "run", *given, backend="mlx")
+    assert code == 2
+    assert "mlx is not installed: pip install 'spikeloom[mlx]'" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_table_knows_what_the_engine_has():
@@ -151,9 +199,10 @@ def test_a_mixer_that_nobody_else_has_names_who_can(monkeypatch):
     with pytest.raises(ConfigError) as error:
         check("poor", model, run.training)
     assert str(error.value) == (
-        "model.layers[0].mixer=sdsa: the poor backend cannot run it, use --backend torch or numpy"
+        "model.layers[0].mixer=sdsa: the poor backend cannot run it, "
+        "use --backend torch or numpy or mlx"
     )
-    for name in ("torch", "numpy"):
+    for name in ("torch", "numpy", "mlx"):
         check(name, model)
 
 

@@ -20,7 +20,7 @@ from spikeloom.config import (
     TrainingConfig,
     require_causal,
 )
-from spikeloom.errors import ConfigError, did_you_mean
+from spikeloom.errors import ConfigError, MissingExtraError, did_you_mean
 
 # Training settings that are off by default.
 SWITCHES = (
@@ -40,6 +40,7 @@ class Backend:
         extras, decodes_extras: what else of a layer it has, and what its engine has.
         switches: which of the training settings that are off by default it has.
         resumes: whether an interrupted run can go on.
+        extra: of spikeloom, that brings the package of the same name that it needs.
     """
 
     learner: str | None
@@ -53,6 +54,7 @@ class Backend:
     dtypes: tuple[str, ...] = ("auto", "float32", "bfloat16")
     switches: tuple[str, ...] = SWITCHES
     resumes: bool = True
+    extra: str | None = None
 
 
 BACKENDS = {
@@ -68,6 +70,15 @@ BACKENDS = {
         dtypes=("auto", "float32"),
         switches=(),
         resumes=False,
+    ),
+    "mlx": Backend(
+        "spikeloom.backends.mlx.training:Learner",
+        "spikeloom.backends.mlx.engine:Engine",
+        extras=(),
+        optimizers=("adamw",),
+        switches=("compile",),
+        resumes=False,
+        extra="mlx",
     ),
 }
 
@@ -92,6 +103,7 @@ def train(
 
     Raises:
         ConfigError: the backend lacks something that the run needs.
+        MissingExtraError: its package is not installed.
     """
     backend = find(name)
     check(name, run.model, run.training, resume)
@@ -101,7 +113,7 @@ def train(
         return train_in_torch(run, data, out, resume=resume, **options)
     from spikeloom.backends.training import train as train_elsewhere
 
-    return train_elsewhere(_named(backend.learner), run, data, out, **options)
+    return train_elsewhere(_named(backend.learner, backend.extra), run, data, out, **options)
 
 
 def generator(name: str, directory: str | Path) -> Any:
@@ -110,6 +122,7 @@ def generator(name: str, directory: str | Path) -> Any:
     Raises:
         CheckpointError: it is not one, is damaged, or its tokenizer does not fit.
         ConfigError: the backend lacks what the model needs.
+        MissingExtraError: its package is not installed.
     """
     from spikeloom import tokenizers
     from spikeloom.checkpoint import read_config, require_head, resolve
@@ -119,7 +132,9 @@ def generator(name: str, directory: str | Path) -> Any:
     config = read_config(path)
     require_head(path, "SpikeloomForCausalLM")
     check(name, config)
-    return Generator(_named(backend.engine).load(path), tokenizers.load(path, config.vocab_size))
+    return Generator(
+        _named(backend.engine, backend.extra).load(path), tokenizers.load(path, config.vocab_size)
+    )
 
 
 def check(
@@ -161,6 +176,11 @@ def _lacks(
     return "--resume" if resume and not backend.resumes else None
 
 
-def _named(path: str) -> Any:
+def _named(path: str, extra: str | None) -> Any:
     module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if extra is None or (error.name or "").partition(".")[0] != extra:
+            raise
+        raise MissingExtraError(extra, extra) from None

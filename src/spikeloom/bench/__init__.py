@@ -13,6 +13,7 @@ NAMES = {
     "decode": "batch-1 decoding: the event-driven engine against its dense twin",
     "event": "event-driven product of one token on a GPU: against cuBLAS",
     "lif": "neurons on the step clock (GPU): 16 steps, against a copy and other libraries",
+    "mlx": "the same model in MLX and in NumPy: training step, decoding, matrix product",
     "numpy": "one training step in NumPy: all tokens at once against a loop over tokens",
     "scan": "neurons on the token clock (GPU): 1024 steps, against SpikingJelly and a copy",
     "train": "training steps: spiking beside dense, the Trainer beside a bare loop",

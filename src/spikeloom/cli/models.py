@@ -210,17 +210,19 @@ def chat(
     roles: Annotated[
         bool, typer.Option("--roles", help="Use the chat template (for a model tuned on it).")
     ] = False,
+    backend: Backend = "torch",
     json_file: Json = None,
 ) -> None:
     """Talk to a model; the state is kept between turns. /reset forgets, /quit or Ctrl-D leaves.
 
     Ctrl-C stops the answer only.
     """
+    from spikeloom import backends
     from spikeloom.inference.chat import chat as run_chat
-    from spikeloom.inference.generate import Generator, Sampling
+    from spikeloom.inference.generate import Sampling
 
     sampling = Sampling(temperature, top_p, seed, max_new_tokens)
-    turns = run_chat(Generator.load(checkpoint), sampling, roles)
+    turns = run_chat(backends.generator(backend, checkpoint), sampling, roles)
     write_json({"turns": turns}, json_file)
 
 

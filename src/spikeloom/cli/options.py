@@ -25,7 +25,7 @@ Part = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 Seed = Annotated[int, typer.Option(help="Seed of the random choices.")]
-Backend = Annotated[str, typer.Option(metavar="torch|numpy", help="What computes.")]
+Backend = Annotated[str, typer.Option(metavar="torch|numpy|mlx", help="What computes.")]
 
 
 def device_of(name: str) -> str:

@@ -60,17 +60,17 @@ class State:
         memory: by name, membranes `[1, 1, D]`, keys and values `[T, 1, H_kv, 1, n, K]`, and SDSA
             states `[T, 1, H_kv, G, K, K]` (Hadamard: one row).
         touched: weights read so far, as a share of all weights in products, summed over tokens.
-        seen: tokens read.
+        position: tokens read.
     """
 
     memory: Weights = field(default_factory=dict)
     touched: float = 0.0
-    seen: int = 0
+    position: int = 0
 
     @property
     def active_share(self) -> float:
         """Weights read per token over all weights in products."""
-        return self.touched / max(self.seen, 1)
+        return self.touched / max(self.position, 1)
 
 
 class Engine(Decoder):
@@ -99,7 +99,7 @@ class Engine(Decoder):
         self.state = state
         out = self.forward(np.array([[token]]))
         state.touched += float(np.dot(out.rates, self.shares))
-        state.seen += 1
+        state.position += 1
         return out.logits[0, 0]
 
     def generate(self, *args: Any, **kwargs: Any) -> Iterator[int]:
@@ -117,7 +117,7 @@ class Engine(Decoder):
         return neuron(x, self.w, name, c, self.state.memory)
 
     def positions(self, length: int) -> Array:
-        return self.state.seen + np.arange(length)
+        return self.state.position + np.arange(length)
 
     def mix(
         self, name: str, layer: LayerConfig, q: Array, k: Array, v: Array, g: Array | None
@@ -128,7 +128,7 @@ class Engine(Decoder):
                 old = memory.get(f"{name}.{key}", new[..., :0, :])
                 new = np.concatenate([old, new], axis=-2)
                 memory[f"{name}.{key}"] = new[
-                    ..., -(layer.sliding_window or self.state.seen + 1) :, :
+                    ..., -(layer.sliding_window or self.state.position + 1) :, :
                 ]
             kept = memory[f"{name}.keys"], memory[f"{name}.values"]
             return attention.softmax_attention(q, *kept, None)[0], None

@@ -1,0 +1,131 @@
+"""One token at a time, for one sequence: constant state, and on a GPU a compiled step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from spikeloom.backends.generation import generate
+from spikeloom.backends.mlx import checkpoint
+from spikeloom.backends.mlx.decoder import Model
+from spikeloom.backends.mlx.device import on_gpu
+from spikeloom.backends.mlx.state import LayerMemory
+from spikeloom.backends.weights import Array, fed_shares
+from spikeloom.checkpoint import resolve
+
+PREFILL = 256  # tokens of a prompt that are read at once
+
+
+class State:
+    """Everything that depends on the tokens read so far.
+
+    Attributes:
+        cache: memories, one per layer and the head's.
+        position: tokens read.
+    """
+
+    def __init__(self, cache: list[LayerMemory]) -> None:
+        self.cache = cache
+        self.position = 0
+        self._touched = 0.0
+
+    def count(self, share: float, tokens: int) -> None:
+        """Note that so many tokens were read, at this mean active share."""
+        self._touched += share * tokens
+        self.position += tokens
+
+    @property
+    def active_share(self) -> float:
+        """Channels that fired, weighted by what they feed: weights an event-driven engine reads.
+
+        MLX multiplies whole matrices: here it says how sparse the model is, not what was read.
+        """
+        return self._touched / max(self.position, 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all arrays, in bytes."""
+        return sum(memory.nbytes for memory in self.cache)
+
+    def copy(self) -> State:
+        """An independent state at the same point of the text."""
+        twin = copy.copy(self)
+        twin.cache = [memory.copy() for memory in self.cache]
+        return twin
+
+
+class Engine:
+    """Reads and continues text.
+
+    Args:
+        model: of any precision, quantised or not.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.config = model, model.config
+        self._shares = fed_shares(model.config)
+        # Keys and values grow, and rotate with the position: compiled anew for every token.
+        self._constant = all(layer.mixer != "attention" for layer in model.config.layer_list)
+        # On a CPU, compiling takes half a minute and wins nothing that one text would pay back.
+        compiled = self._constant and on_gpu()
+        self._step: Callable[..., Any] = mx.compile(self._forward) if compiled else self._forward
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Engine:
+        """Read a checkpoint directory, or the newest checkpoint of an unfinished run."""
+        return cls(checkpoint.load(resolve(directory)))
+
+    def new_state(self) -> State:
+        """A state that has read nothing."""
+        return State(self.model.make_cache())
+
+    def step(self, token: int, state: State) -> Array:
+        """Read one token, and advance the state; the logits of the next, `[V]`."""
+        return self._read(self._step, [token], state)
+
+    def read(self, tokens: Sequence[int], state: State) -> None:
+        """Read tokens, `PREFILL` at a time."""
+        for start in range(0, len(tokens), PREFILL):
+            self._read(self._forward, tokens[start : start + PREFILL], state)
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int = 100,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stops: Collection[int] = (),
+        state: State | None = None,
+    ) -> Iterator[int]:
+        """Continue a prompt (`spikeloom.backends.generation.generate`), read all at once."""
+        state = self.new_state() if state is None else state
+        self.read(prompt[:-1], state)
+        yield from generate(
+            self, prompt[-1:], max_new_tokens, temperature, top_p, seed, stops, state
+        )
+
+    def _read(self, forward: Callable[..., Any], tokens: Sequence[int], state: State) -> Array:
+        arrays = [memory.arrays for memory in state.cache]
+        position = 0 if self._constant else state.position  # a constant to the compiled step
+        logits, rates, arrays = forward(mx.array([tokens]), arrays, position)
+        mx.eval(logits, rates, arrays)
+        for memory, after in zip(state.cache, arrays, strict=True):
+            memory.arrays = after
+        state.count(float(np.dot(np.array(rates), self._shares)), len(tokens))
+        return np.array(logits)
+
+    def _forward(
+        self, tokens: mx.array, arrays: list[dict[str, mx.array]], position: int
+    ) -> tuple[mx.array, mx.array, list[dict[str, mx.array]]]:
+        """A pure function: logits `[V]`, rates `[N]`, and the arrays after `tokens` `[1, n]`."""
+        cache = self.model.make_cache()
+        for memory, before in zip(cache, arrays, strict=True):
+            memory.arrays, memory.offset = dict(before), position
+        out = self.model.forward(tokens, cache)
+        return out.logits[0, -1].astype(mx.float32), out.rates, [m.arrays for m in cache]

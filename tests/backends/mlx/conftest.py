@@ -1,0 +1,50 @@
+"""What the tests of the MLX backend share."""
+
+import pytest
+import torch
+
+from spikeloom import tokenizers
+from spikeloom.config import parse_run
+from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
+
+TEXT = "The cat sat on the mat, über alles.\n"
+
+
+@pytest.fixture(autouse=True)
+def no_compiler(request):
+    """On Linux `mx.compile` calls g++ for every new kernel: only tests that ask `compiled` do."""
+    mx = pytest.importorskip("mlx.core", reason="needs `pip install 'spikeloom[mlx]'`")
+    if "compiled" not in request.fixturenames:
+        mx.disable_compile()
+    yield
+    mx.enable_compile()
+
+
+@pytest.fixture
+def compiled():
+    """This test compiles."""
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Writes a checkpoint directory of PyTorch, tokenizer and all, for a mixer."""
+
+    def make(mixer):
+        torch.manual_seed(0)
+        words = tokenizers.train("bpe", [TEXT * 20], 290)
+        tree = {
+            "vocab_size": tokenizers.size(words),
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 64,
+            "layers": [{"mixer": mixer, "mlp": "relu2"}],
+            "neurons": {"default": {"beta": 0.5, "levels": 8, "fire_level": 2}},
+        }
+        config = SpikeloomConfig.from_architecture(parse_run({"model": tree}).model)
+        SpikeloomForCausalLM(config).save_pretrained(tmp_path / "run")
+        words.save_pretrained(tmp_path / "run")
+        return tmp_path / "run"
+
+    return make
