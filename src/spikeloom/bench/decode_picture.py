@@ -39,7 +39,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.set_xlabel("active share: weights read per token over all weights")
     figure.axes[0].set_ylabel("times as fast as the dense twin")
-    figure.axes[-1].legend(fontsize=8)
+    figure.axes[-1].legend(fontsize=8, title="dense twin", title_fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 

@@ -129,7 +129,8 @@ def export(twin: SpikeloomForCausalLM, file: Path) -> None:
     one = torch.ones(1, dtype=torch.int64)
     keys = [torch.zeros(c.key_value_heads, c.head_dim, CAPACITY) for _ in plan.layers]
     values = [key.transpose(1, 2).contiguous() for key in keys]
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    for talkative in ("onnxscript", "torch.onnx"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # torch's own exporter warns of torch's own tree library
         torch.onnx.export(
