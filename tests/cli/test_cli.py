@@ -211,6 +211,26 @@ def test_generate(home, spikeloom, tmp_path):
     assert generate("--temperature", 0) == generate("--temperature", 0, "--seed", 5)
 
 
+def test_generate_continues_every_line(home, spikeloom, tmp_path):
+    file, result = tmp_path / "prompts.txt", tmp_path / "x.json"
+    file.write_text("the cat\n\nthe dog\n", encoding="utf-8")
+    done = spikeloom("generate", home / "run", "--prompts", file, "--max-new-tokens", 5,
+                     "--seed", 3, "--json", result)  # fmt: skip
+    assert done.code == 0, done.err
+    texts = read(result)
+    assert [text["prompt"] for text in texts] == ["the cat", "the dog"]
+    assert done.out == "".join(f"{t['prompt']}{t['text']}\n\n" for t in texts)
+
+
+def test_generate_refuses_prompts_twice_or_none(home, spikeloom, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n", encoding="utf-8")
+    done = spikeloom("generate", home / "run", "--prompts", file)
+    assert (done.code, "no prompt" in done.err) == (2, True)
+    done = spikeloom("generate", home / "run", "--prompts", file, "--prompt", "the")
+    assert (done.code, "--prompts goes with" in done.err) == (2, True)
+
+
 def test_generate_without_a_prompt_starts_a_document(home, spikeloom):
     assert spikeloom("generate", home / "run", "--max-new-tokens", 2).code == 0
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 
 from spikeloom.bench.rows import Row
 from spikeloom.errors import ConfigError, did_you_mean
 
 NAMES = {
     "attention": "causal SDSA with decay on a GPU: against flash attention and fla",
-    "decode": "batch-1 decoding: the event-driven engine against its dense twin",
+    "batch": "several texts on the CPU: event-driven one by one against dense together",
+    "decode": "batch-1 decoding on the CPU: the event-driven engine against dense ones",
     "event": "event-driven product of one token on a GPU: against cuBLAS",
     "lif": "neurons on the step clock (GPU): 16 steps, against a copy and other libraries",
     "mlx": "the same model in MLX and in NumPy: training step, decoding, matrix product",
@@ -26,7 +29,24 @@ def load(name: str) -> Callable[[str], list[Row]]:
     Raises:
         ConfigError: there is no such benchmark.
     """
+    run: Callable[[str], list[Row]] = _module(name).run
+    return run
+
+
+def picture(name: str) -> Callable[[Sequence[Row], Path], None]:
+    """What draws the rows of that benchmark as a PNG.
+
+    Raises:
+        ConfigError: there is no such benchmark, or it has no picture.
+    """
+    draw: Callable[[Sequence[Row], Path], None] | None = getattr(_module(name), "draw", None)
+    if draw is None:
+        raise ConfigError(f"--picture: benchmark '{name}' has none: use it with decode")
+    return draw
+
+
+def _module(name: str) -> ModuleType:
     if name not in NAMES:
         near = did_you_mean(name, NAMES)
         raise ConfigError(f"benchmark '{name}' is unknown{near}: use {', '.join(NAMES)}")
-    return import_module(f"spikeloom.bench.{name}").run
+    return import_module(f"spikeloom.bench.{name}")

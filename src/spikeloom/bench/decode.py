@@ -1,146 +1,154 @@
-"""Milliseconds per token at batch 1, one thread: the event-driven engine and the dense twin.
+"""Milliseconds per token at batch 1, one thread: the event-driven engine beside dense decoders.
 
 All contenders take turns in one process, 8 tokens at a time, behind the same 64-token prompt.
 Weights are random, and one factor on all payload steps sets the active share. The dense twin runs
-in torch (`DecoderState`), and, so that Python's part in that is seen, in our own engine too.
+in torch (`DecoderState`), and, so that Python's part in that is seen, in our own engine too; other
+engines decode the twin that they know (`flow_twin`) where they are installed.
 """
 
 from __future__ import annotations
 
-import copy
+import tempfile
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
+from spikeloom.bench.contenders import Contender, Spiking, dense_engine, peer, torch_model
+from spikeloom.bench.decode_peers import TARGETS as PEER_TARGETS
+from spikeloom.bench.decode_peers import peers
+from spikeloom.bench.decode_picture import draw
+from spikeloom.bench.engine_memory import memory_row
+from spikeloom.bench.flow_twin import flow_twin
 from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import Timing, summarise
 from spikeloom.errors import ConfigError
 from spikeloom.inference.engine import Engine
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM, dense_twin
-from spikeloom.neurons import GradedLIF
+from spikeloom.model.sizes import random_model
+
+__all__ = ["draw", "run"]
 
 PROMPT, TURN, TURNS = 64, 8, 12
+SIZES = ("15m", "125m")
 DTYPES = ("float32", "bfloat16", "int8")
-SHARES = (0.1, 0.2, 0.3, 0.5)
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 TARGET_SHARE, TARGETS = 0.2, {"float32": 3.5, "bfloat16": 3.5, "int8": 2.0}
-Step = Callable[[int], object]
+IN_TORCH, IN_OURS = "dense twin in torch", "dense twin in our engine"
 
 
 def run(device: str) -> list[Row]:
-    """Event-driven against dense, at 15m, over active shares.
+    """Event-driven against dense, at 15m and 125m, over active shares; loading; memory.
 
     Raises:
         ConfigError: the device is not the CPU.
+        SpikeloomError: a peer computes something else than the twin it was given.
     """
     if device != "cpu":
         raise ConfigError("the event-driven engine runs on the CPU: use --device cpu")
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    config = SpikeloomConfig(layers=[{"mixer": "attention", "mlp": "relu2"}])
-    model = SpikeloomForCausalLM(config).eval()
-    twin = SpikeloomForCausalLM(dense_twin(config)).eval()
-    return [row for dtype in DTYPES for row in compare(model, twin, dtype)]
+    try:
+        rows = [row for size in SIZES for row in curves(size)]
+        return [*rows, *loading(SIZES[-1]), memory_row()]
+    finally:
+        torch.set_num_threads(threads)
 
 
-def compare(model: SpikeloomForCausalLM, twin: SpikeloomForCausalLM, dtype: str) -> list[Row]:
-    """One row per active share and kind of twin."""
-    peers = {
-        "dense twin in torch": torch_step(twin, dtype),
-        "dense twin in our engine": engine_step(Engine.from_model(twin, dtype)),
-    }
-    ours = {
-        share: engine_step(Engine.from_model(at_share(model, share), dtype)) for share in SHARES
-    }
-    times = measure({**peers, **{str(share): step for share, step in ours.items()}}, TURNS)
+def curves(size: str, turns: int = TURNS) -> list[Row]:
+    """The rows of one size: every dtype at every share, and other engines at the largest size."""
+    model = random_model(f"spikeloom-{size}")
+    config = SpikeloomConfig.from_architecture(dense_twin(model.config.architecture))
+    twin = SpikeloomForCausalLM(config).eval()
+    factors = Spiking(model, "bfloat16").factors(SHARES)
     rows = []
-    for peer in peers:
-        for share in SHARES:
-            wanted = share == TARGET_SHARE and peer.endswith("torch")
-            rows.append(
-                Row(
-                    f"15m {dtype}, active share {share} (bound {1 / share:.1f}x)",
-                    device_name("cpu"),
-                    times[str(share)].ms,
-                    times[peer].ms,
-                    peer,
-                    "ms",
-                    TARGETS[dtype] if wanted else None,
-                    times[str(share)].spread,
-                )
+    with tempfile.TemporaryDirectory() as folder:
+        flow = flow_twin(model.config.architecture) if size == SIZES[-1] else None
+        for dtype in DTYPES:
+            others = {} if flow is None else peers(flow, dtype, Path(folder))
+            ours = Spiking(model, dtype)
+            times = measure(
+                {
+                    **{str(share): ours.at(factor) for share, factor in factors.items()},
+                    IN_TORCH: torch_model(twin, dtype),
+                    IN_OURS: dense_engine(twin, dtype),
+                    **{name: peer(step) for name, step in others.items()},
+                },
+                turns,
             )
+            rows += to_rows(size, dtype, times)
     return rows
 
 
-def measure(contenders: dict[str, Step], turns: int) -> dict[str, Timing]:
+def to_rows(size: str, dtype: str, times: Mapping[str, Timing]) -> list[Row]:
+    """One row per share and twin of ours; one per other engine, at the share of the target."""
+    own = {IN_TORCH: SHARES, IN_OURS: SHARES}
+    others = {name: (TARGET_SHARE,) for name in times if _is_peer(name)}
+    return [
+        Row(
+            case(size, dtype, share),
+            device_name("cpu"),
+            times[str(share)].ms,
+            times[name].ms,
+            name,
+            "ms",
+            _target(name, dtype) if share == TARGET_SHARE else None,
+            times[str(share)].spread,
+        )
+        for name, shares in {**own, **others}.items()
+        for share in shares
+    ]
+
+
+def case(size: str, dtype: str, share: float) -> str:
+    return f"{size} {dtype}, active share {share} (bound {1 / share:.1f}x)"
+
+
+def measure(contenders: Mapping[str, Contender], turns: int) -> dict[str, Timing]:
     """Milliseconds per token of each contender, taking turns."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(0, 1000, (PROMPT + turns * TURN,), generator=generator).tolist()
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for step in contenders.values():
+    for contender in contenders.values():
+        contender.ready()
         for token in tokens[:PROMPT]:
-            step(token)
+            contender.step(token)
     for turn in range(turns):
         start = PROMPT + turn * TURN
-        for name, step in contenders.items():
+        for name, contender in contenders.items():
+            contender.ready()
             for token in tokens[start : start + TURN]:
                 before = time.perf_counter()
-                step(token)
+                contender.step(token)
                 times[name].append(1e3 * (time.perf_counter() - before))
     return {name: summarise(ms) for name, ms in times.items()}
 
 
-def engine_step(engine: Engine) -> Step:
-    return engine.step
+def loading(size: str, rounds: int = 5) -> list[Row]:
+    """Seconds from a checkpoint directory (in the page cache) to an engine, per dtype."""
+    rows = []
+    disable_progress_bar()  # of the one weight file
+    with tempfile.TemporaryDirectory() as folder:
+        random_model(f"spikeloom-{size}").save_pretrained(folder)
+        for dtype in DTYPES:
+            seconds = []
+            for _ in range(rounds):
+                before = time.perf_counter()
+                Engine.load(folder, dtype)
+                seconds.append(time.perf_counter() - before)
+            middle, spread = summarise(seconds)
+            bound = (1.0, "the bound that was asked for", "s", 1.0)
+            rows.append(Row(f"{size} {dtype}, load", device_name("cpu"), middle, *bound, spread))
+    return rows
 
 
-def torch_step(model: SpikeloomForCausalLM, dtype: str) -> Step:
-    """The model token by token with its `DecoderState`; int8 is torch's dynamic quantisation."""
-    if dtype == "bfloat16":
-        model = copy.deepcopy(model).bfloat16()
-    if dtype == "int8":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.ao is deprecated in favour of torchao
-            model = torch.ao.quantization.quantize_dynamic(untied(model), dtype=torch.qint8)
-    state = None
-
-    @torch.inference_mode()
-    def step(token: int) -> torch.Tensor:
-        nonlocal state
-        output = model(torch.tensor([[token]]), past_key_values=state, use_cache=True)
-        state = output.past_key_values
-        return output.logits
-
-    return step
+def _is_peer(name: str) -> bool:
+    return name not in (IN_TORCH, IN_OURS) and name not in map(str, SHARES)
 
 
-def untied(model: SpikeloomForCausalLM) -> SpikeloomForCausalLM:
-    """A copy whose linear layers are plain, as the quantiser knows them."""
-    model = copy.deepcopy(model)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, torch.nn.Linear):
-                plain = torch.nn.Linear(child.in_features, child.out_features, bias=False)
-                plain.weight.data.copy_(child.weight.data)
-                setattr(parent, name, plain)
-    return model
-
-
-def at_share(model: SpikeloomForCausalLM, share: float) -> SpikeloomForCausalLM:
-    """A copy whose payload steps are scaled so that it reads `share` of its weights."""
-    low, high = -6.0, 4.0
-    for _ in range(12):
-        middle = (low + high) / 2
-        scaled = copy.deepcopy(model)
-        for neuron in (m for m in scaled.modules() if isinstance(m, GradedLIF)):
-            neuron.log_theta.data += middle
-        low, high = (middle, high) if share_of(scaled) > share else (low, middle)
-    return scaled
-
-
-def share_of(model: SpikeloomForCausalLM) -> float:
-    engine = Engine.from_model(model)
-    engine.prefill(list(range(100, 112)))
-    # The head runs once per call: count it at the rate it had there.
-    return engine.state.active_share
+def _target(name: str, dtype: str) -> float | None:
+    if name == IN_TORCH:
+        return TARGETS[dtype]
+    return next((t for known, t in PEER_TARGETS.items() if name.startswith(known)), None)

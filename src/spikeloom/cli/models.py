@@ -170,6 +170,10 @@ def compare(
 def generate(
     checkpoint: Checkpoint,
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="How the text begins.")] = "",
+    prompts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Continue every line of it instead, with seeds N, N+1…"),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens to add.")] = 100,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
@@ -181,7 +185,7 @@ def generate(
     backend: Backend = "torch",
     json_file: Json = None,
 ) -> None:
-    """Continue a text, streaming to the terminal."""
+    """Continue a text, streaming to the terminal; or many (--prompts), each printed when done."""
     from spikeloom import backends
     from spikeloom.inference.conditioned import conditioned_prompt
     from spikeloom.inference.generate import Sampling
@@ -189,6 +193,11 @@ def generate(
     sampling = Sampling(temperature, top_p, seed, max_new_tokens)
     generator = backends.generator(backend, checkpoint)
     given = {"category": category, "source": source}
+    if prompts is not None:
+        if prompt or backend != "torch" or any(given.values()):
+            raise ConfigError("--prompts goes with neither --prompt, --category nor --backend")
+        _write_json(_generate_all(generator, checkpoint, prompts, sampling), json_file)
+        return
     start = conditioned_prompt(generator, checkpoint, prompt, given)
     pieces = []
     sys.stdout.write(prompt)
@@ -317,20 +326,26 @@ def demo(
 def bench(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which benchmark; `list` shows all.")],
     device: Device = "auto",
+    picture_file: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Draw the curve (decode).")
+    ] = None,
     json_file: Json = None,
 ) -> None:
     """Measure ours beside its peers, in one process, as ratios (more than 1: ours is better).
 
     Peers are installed for this only: benchmarks/README.md says which, and what was measured.
     """
-    from spikeloom.bench import NAMES, load
+    from spikeloom.bench import NAMES, load, picture
     from spikeloom.bench.rows import machine, to_markdown
 
     if name == "list":
         print("\n".join(f"{key:10} {what}" for key, what in NAMES.items()))
         return
+    draw = None if picture_file is None else picture(name)
     rows = load(name)(device_of(device))
     print(to_markdown(rows))
+    if draw is not None and picture_file is not None:
+        draw(rows, picture_file)
     write_json({"results": [row.as_json() for row in rows], "machine": machine()}, json_file)
 
 
@@ -351,6 +366,20 @@ def _verifiable(name: str, text: str | None) -> tuple[Any, Any]:
     return model, torch.tensor(
         [[words.bos_token_id, *words.encode(text, add_special_tokens=False)]]
     )
+
+
+def _generate_all(generator: Any, checkpoint: Path, prompts: Path, sampling: Any) -> Any:
+    from spikeloom.checkpoint import resolve
+    from spikeloom.inference.batch import generate_texts
+
+    lines = [line for line in prompts.read_text("utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise ConfigError(f"--prompts {prompts}: there is no prompt in it, give one per line")
+    given = generate_texts(generator, resolve(checkpoint), lines, sampling)
+    texts = [generator.tokenizer.decode(ids, skip_special_tokens=True) for ids in given]
+    for line, text in zip(lines, texts, strict=True):
+        print(f"{line}{text}\n")
+    return [{"prompt": line, "text": text} for line, text in zip(lines, texts, strict=True)]
 
 
 def _summary(metrics: dict[str, Any]) -> str:

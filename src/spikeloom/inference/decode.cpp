@@ -259,7 +259,8 @@ void attention(const Layer& l, const Memory& memory, Step& step, int64_t t) {
 
 float softplus(float x) { return x > 20.0f ? x : std::log1p(std::exp(x)); }
 
-// Spike-driven attention: per head, M = decay * M + k v^T, then read by q.
+// Spike-driven attention: per head, M = decay * M + k v^T, then read by q. The products that make
+// q, k and v are event-driven; they themselves are dense values by design, so no row of M is skipped.
 void sdsa(const Layer& l, const Memory& memory, Step& step, int64_t t) {
     const Model& m = step.m;
     const int64_t K = m.K;

@@ -13,7 +13,8 @@ import sys
 from torch import Tensor
 
 from spikeloom.ops.event import fallback, naive, native
-from spikeloom.ops.event.weights import Arena, InputMajor, pack
+from spikeloom.ops.event.packing import pack
+from spikeloom.ops.event.weights import Arena, InputMajor
 
 __all__ = ["Arena", "InputMajor", "event_matvec", "pack"]
 

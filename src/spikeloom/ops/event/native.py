@@ -1,4 +1,4 @@
-"""The event-driven product in C++ (`kernel.cpp`, `matvec.hpp`), called through ctypes."""
+"""The event-driven product and the packing of its weights in C++ (`kernel.cpp`), through ctypes."""
 
 from __future__ import annotations
 
@@ -58,3 +58,17 @@ def event_matvec(payload: Tensor, weights: InputMajor) -> Tensor:
         ctypes.c_void_p(y.data_ptr()),
     )
     return y
+
+
+def fill(data: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """Same arguments and result as `packing._fill`."""
+    library = build.load(SOURCE)
+    assert library is not None, "ask available() first"
+    weight = weight.to("cpu", torch.float32).contiguous()
+    quanta = torch.ones_like(scale)
+    library.spikeloom_pack(
+        ctypes.byref(c_weights(InputMajor(data, scale))),
+        ctypes.c_void_p(weight.data_ptr()),
+        ctypes.c_void_p(quanta.data_ptr()),
+    )
+    return scale * quanta

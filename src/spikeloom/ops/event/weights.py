@@ -73,29 +73,6 @@ class Arena:
         return raw.view(dtype).view(rows, stride // size)[:, :columns]
 
 
-def pack(
-    weight: Tensor, step: Tensor | None = None, dtype: str = "float32", arena: Arena | None = None
-) -> InputMajor:
-    """Turn a linear layer's weight into rows per input channel.
-
-    Args:
-        weight: `[d_out, d_in]`, any float dtype.
-        step: theta per input channel `[d_in]`; None is 1.
-        dtype: `float32`, `bfloat16` or `int8` (symmetric, one scale per row).
-        arena: where to put it; None allocates.
-    """
-    d_out, d_in = weight.shape
-    rows = weight.detach().t()
-    scale = torch.ones(d_in) if step is None else step.detach().float().clone()
-    if dtype == "int8":
-        quantum = rows.abs().amax(1).float().clamp(min=1e-30) / 127
-        rows = (rows.float() / quantum[:, None]).round()
-        scale = scale * quantum
-    data = (arena or Arena()).take(d_in, d_out, DTYPES[dtype])
-    data.copy_(rows)
-    return InputMajor(data, scale)
-
-
 def _huge_pages(nbytes: int) -> Tensor:
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(nbytes, dtype=torch.uint8)

@@ -1,0 +1,103 @@
+"""The parts of `spikeloom bench decode`: shares are met, peers are checked, memory stays."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from spikeloom.bench import batch, decode, picture
+from spikeloom.bench.contenders import Spiking
+from spikeloom.bench.engine_memory import memory_row, small_model
+from spikeloom.bench.flow_twin import check, flow_twin
+from spikeloom.bench.rows import Row
+from spikeloom.bench.timing import Timing
+from spikeloom.config import load_config
+from spikeloom.errors import ConfigError, SpikeloomError
+from spikeloom.inference.engine import Engine
+from spikeloom.model.sizes import describe, random_model
+
+
+def test_a_factor_sets_the_share():
+    spiking = Spiking(small_model(), "int8")
+    for share, factor in spiking.factors((0.1, 0.3)).items():
+        contender = spiking.at(factor)
+        contender.ready()
+        assert spiking._share() == pytest.approx(share, rel=0.1)
+
+
+def test_shares_keep_states_of_their_own():
+    spiking = Spiking(small_model(), "float32")
+    sparse, plain = spiking.at(4.0), spiking.at(1.0)
+    alone = Engine.from_model(small_model())
+    for token in (5, 6, 7):
+        sparse.ready()
+        sparse.step(token)
+        plain.ready()
+        assert torch.equal(plain.step(token), alone.step(token))
+
+
+class Mimic:
+    """A peer that computes what our engine does, times a factor."""
+
+    name = "mimic"
+
+    def __init__(self, twin, factor):
+        self.engine, self.factor = Engine.from_model(twin), factor
+
+    def reset(self):
+        self.engine.reset()
+
+    def __call__(self, token: int) -> np.ndarray:
+        return self.factor * self.engine.step(token).numpy()
+
+
+def test_a_peer_that_computes_something_else_is_refused():
+    twin = flow_twin(small_model().config.architecture)
+    honest = Mimic(twin, 1.0)
+    check(honest, twin, 1e-4)
+    assert honest.engine.state.position == 0
+    with pytest.raises(SpikeloomError, match=r"mimic: logits are 0\.5 off"):
+        check(Mimic(twin, 0.5), twin, 0.1)
+
+
+@pytest.mark.parametrize("size", decode.SIZES)
+def test_the_peers_twin_has_as_many_weights(size):
+    config = load_config(f"spikeloom-{size}").model
+    with torch.device("meta"):
+        ours = describe(random_model(f"spikeloom-{size}"))
+        theirs = describe(flow_twin(config))
+    assert theirs["weights_in_products"] == ours["weights_in_products"]
+    assert theirs["parameters"] == pytest.approx(ours["parameters"], rel=0.01)
+
+
+def test_rows_and_targets_and_picture(tmp_path):
+    names = [*map(str, decode.SHARES), decode.IN_TORCH, decode.IN_OURS]
+    times = {name: Timing(1.0 + i, 0.1) for i, name in enumerate(names)}
+    times["llama.cpp Q4_0 (llama-cpp-python 1.0)"] = Timing(20.0, 0.1)
+    rows = decode.to_rows("15m", "int8", times)
+    targets = {row.peer_name: row.target for row in rows if row.target is not None}
+    assert targets == {decode.IN_TORCH: 2.0, "llama.cpp Q4_0 (llama-cpp-python 1.0)": 1.0}
+    assert len(rows) == 2 * len(decode.SHARES) + 1
+    picture("decode")(rows, tmp_path / "made" / "curve.png")
+    assert (tmp_path / "made" / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_decode_draws():
+    with pytest.raises(ConfigError, match="'lif' has none"):
+        picture("lif")
+
+
+def test_the_crossing_is_where_dense_wins_for_good():
+    def rows(*ratios):
+        sizes = zip(batch.BATCHES, ratios, strict=True)
+        return {b: Row("a", "cpu", 1.0, ratio, "dense", "ms") for b, ratio in sizes}
+
+    assert batch.crossing(rows(4, 2, 1.1, 0.9, 0.5)) == 8
+    assert batch.crossing(rows(0.9, 2, 1.1, 1.2, 1.5)) == math.inf
+    assert batch.crossing(rows(0.9, 0.8, 0.7, 0.6, 0.5)) == 1
+
+
+@pytest.mark.slow
+def test_memory_is_constant_over_200_000_tokens():
+    assert memory_row().ratio >= 0.99
