@@ -196,7 +196,7 @@ def generate(
     if prompts is not None:
         if prompt or backend != "torch" or any(given.values()):
             raise ConfigError("--prompts goes with neither --prompt, --category nor --backend")
-        _write_json(_generate_all(generator, checkpoint, prompts, sampling), json_file)
+        write_json(_generate_all(generator, checkpoint, prompts, sampling), json_file)
         return
     start = conditioned_prompt(generator, checkpoint, prompt, given)
     pieces = []
