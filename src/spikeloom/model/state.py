@@ -154,20 +154,20 @@ class TokenView:
             self.plain,
         )
 
-    def mask(self, keys: int, window: int | None, stride: int = 1) -> Tensor | None:
+    def mask(
+        self, keys: int, window: int | None, stride: int = 1, chosen: Tensor | None = None
+    ) -> Tensor | None:
         """Which keys each query may see, `[B, 1, L, keys]`; None if causal order says it all.
 
         Args:
             keys: number of keys at hand, the newest last.
             window: sliding window in tokens, or None.
             stride: only every so many-th token of a document is seen by those after it.
+            chosen: the only tokens that are seen by those after them, `[B, keys or more]`.
         """
         L = self.positions.shape[1]
-        if (
-            stride == 1
-            and self.plain
-            and (L == 1 or (keys == L and (window is None or window >= L)))
-        ):
+        everyone = stride == 1 and chosen is None
+        if everyone and self.plain and (L == 1 or (keys == L and (window is None or window >= L))):
             return None
         # The order is that of the row: positions may repeat, on the padding to the right.
         causal = torch.ones(L, keys, dtype=torch.bool, device=self.positions.device)
@@ -177,9 +177,11 @@ class TokenView:
         if window is not None:
             distance = self.positions[:, :, None] - self.key_positions[:, None, -keys:]
             seen = seen & (distance < window)
-        if stride > 1:
-            sampled = (self.key_positions[:, None, -keys:] + 1) % stride == 0
-            seen = seen & (sampled | causal.triu(keys - L))  # and each token sees itself
+        if not everyone:
+            offered = (self.key_positions[:, None, -keys:] + 1) % stride == 0
+            if chosen is not None:
+                offered = offered & chosen[:, None, -keys:]
+            seen = seen & (offered | causal.triu(keys - L))  # and each token sees itself
         return seen[:, None]
 
 
