@@ -324,6 +324,9 @@ class TrainingConfig:
     context: int | None = None  # tokens per row; null takes model.max_position_embeddings
     # rows cut to growing lengths, as many more of them: tokens per step stay (training.phases)
     phases: tuple[PhaseConfig, ...] = ()
+    # spiking and dense layers of a hybrid in turns (training.halves); null trains them jointly
+    halves: Literal["separate", "alternating"] | None = None
+    halves_every: int = 100  # alternating: optimizer steps per turn
     separate_documents: bool = False  # positions and state start anew at every document of a row
     metadata: tuple[str, ...] = ()  # fields that stand before every text, without a loss
     metadata_cooldown: float = 0.1  # share of the budget, at its end, that goes without them
@@ -354,7 +357,8 @@ class TrainingConfig:
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        counts = "batch_size gradient_accumulation checkpoint_every keep log_every restarts"
+        counts = "batch_size gradient_accumulation checkpoint_every keep log_every restarts "
+        counts += "halves_every"
         budget = "max_steps max_tokens max_minutes"
         require_each(self, f"{counts} eval_tokens", lambda v: v >= 1, "at least 1")
         require_each(
@@ -420,6 +424,15 @@ class RunConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     description: str = ""
+
+    def __post_init__(self) -> None:
+        kinds = {layer.spiking for layer in self.model.layer_list}
+        require(
+            self.training.halves is None or len(kinds) == 2,
+            "training.halves",
+            self.training.halves,
+            "null: the model has no two halves, layers with and without spiking: false",
+        )
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:

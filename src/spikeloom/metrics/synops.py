@@ -200,9 +200,8 @@ def _mixer_macs(
     for i, layer in enumerate(config.layer_list):
         if layer.mixer == "attention":  # q . k, and the sum of values
             keys = mean_keys(layer.sliding_window)
-            if kept is not None:
-                keys = 1 + (keys - 1) / layer.key_stride  # sampled ones, and the token itself
-                keys *= kept.get(i, 1.0)
+            if kept is not None:  # those sampled and kept, and the token itself
+                keys = 1 + (keys - 1) / layer.key_stride * kept.get(i, 1.0)
             total += 2 * heads * width * keys
         elif layer.mixer == "sdsa":  # decay the state, add k v^T, read it
             total += 3 * heads * width * width

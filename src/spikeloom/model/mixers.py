@@ -63,17 +63,19 @@ class SoftmaxAttention(Mixer):
         self, y: Tensor, view: TokenView, state: LayerState | None
     ) -> tuple[Tensor, LayerState, list[Tensor]]:
         q, k, v = self.heads(y)
-        membrane, rates = None, []
+        chosen, membrane, rates = None, None, []
         if self.salience is not None:
-            v, membrane, rates = self.salience(y, v, state, view)
+            v, chosen, membrane, rates = self.salience(y, v, state, view)
         q, k = rotate(q, k, view.positions, self.rope_theta)
         if state:
             k = torch.cat([state["keys"], k], dim=2)
             v = torch.cat([state["values"], v], dim=2)
+            chosen = None if chosen is None else torch.cat([state["chosen"], chosen], dim=1)
         window = self.layer.sliding_window
         if view.plain and window is not None and q.shape[2] == 1:
             k, v = k[:, :, -window:], v[:, :, -window:]
-        mask = view.mask(k.shape[2], window, self.layer.key_stride, self.causal)
+        stride = self.layer.key_stride
+        mask = view.mask(k.shape[2], window, stride, chosen, causal=self.causal)
         out = F.scaled_dot_product_attention(
             q,
             k,
@@ -84,8 +86,8 @@ class SoftmaxAttention(Mixer):
         )
         kept = slice(None) if window is None else slice(-max(window - 1, 1), None)
         new_state = {} if state is None else {"keys": k[:, :, kept], "values": v[:, :, kept]}
-        if self.salience is not None:
-            out = self.salience.divide(out)
+        if state is not None and chosen is not None:
+            new_state["chosen"] = chosen[:, kept]
             new_state |= {} if membrane is None else {"salience": membrane}
         return out.transpose(1, 2).flatten(2), new_state, rates
 

@@ -163,7 +163,13 @@ class TokenView:
         return torch.cat([self.starts[:, 1:], last], dim=1).flip(1)
 
     def mask(
-        self, keys: int, window: int | None, stride: int = 1, causal: bool = True
+        self,
+        keys: int,
+        window: int | None,
+        stride: int = 1,
+        chosen: Tensor | None = None,
+        *,
+        causal: bool = True,
     ) -> Tensor | None:
         """Which keys each query may see, `[B, 1, L, keys]`; None if the order says it all.
 
@@ -171,14 +177,12 @@ class TokenView:
             keys: number of keys at hand, the newest last.
             window: sliding window in tokens, or None.
             stride: only every so many-th token of a document is seen by those after it.
+            chosen: the only tokens that are seen by those after them, `[B, keys or more]`.
             causal: whether later tokens are hidden.
         """
         L = self.positions.shape[1]
-        if (
-            stride == 1
-            and self.plain
-            and (L == 1 or (keys == L and (window is None or window >= L)))
-        ):
+        everyone = stride == 1 and chosen is None
+        if everyone and self.plain and (L == 1 or (keys == L and (window is None or window >= L))):
             return None
         # The order is that of the row: positions may repeat, on the padding to the right.
         order = torch.ones(L, keys, dtype=torch.bool, device=self.positions.device)
@@ -187,10 +191,12 @@ class TokenView:
         if window is not None:
             distance = self.positions[:, :, None] - self.key_positions[:, None, -keys:]
             seen = seen & (distance.abs() < window)
-        if stride > 1:
-            sampled = (self.key_positions[:, None, -keys:] + 1) % stride == 0
+        if not everyone:
+            offered = (self.key_positions[:, None, -keys:] + 1) % stride == 0
+            if chosen is not None:
+                offered = offered & chosen[:, None, -keys:]
             itself = torch.eye(L, keys, dtype=torch.bool, device=seen.device).roll(keys - L, dims=1)
-            seen = seen & (sampled | itself)
+            seen = seen & (offered | itself)
         return seen[:, None]
 
 

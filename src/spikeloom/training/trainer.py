@@ -28,6 +28,7 @@ from spikeloom.errors import TrainingError
 from spikeloom.model import active_share, fed_weights
 from spikeloom.training.budget import Budget, learning_rate_factor
 from spikeloom.training.dead_zone import DeadZoneWarmup, allow_recompilation
+from spikeloom.training.halves import Halves
 from spikeloom.training.optimizers import make_optimizer
 from spikeloom.training.phases import cut_rows, phase_at
 
@@ -117,6 +118,8 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         assert self.model is not None
         self.dead_zone = DeadZoneWarmup(self.model, budget, config.dead_zone_warmup)
         self.add_callback(self.dead_zone)
+        if config.halves is not None:
+            self.add_callback(Halves(self.model, budget, config))
         if config.compile and config.dead_zone_warmup:
             allow_recompilation(self.model)
         self._tokens_per_byte = {"": tokens_per_byte, "eval_": eval_tokens_per_byte}
