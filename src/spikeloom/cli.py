@@ -327,21 +327,36 @@ def demo(
 def bench(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which benchmark; `list` shows all.")],
     device: Device = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Few sizes: a look in seconds.")] = False,
+    case: Annotated[
+        str | None, typer.Option(metavar="CASE", help="Only this case: a preset, a size, a neuron.")
+    ] = None,
+    slow_peers: Annotated[
+        bool, typer.Option("--slow-peers", help="Peers that compile or tune for long, too.")
+    ] = False,
     json_file: Json = None,
 ) -> None:
     """Measure ours beside its peers, in one process, as ratios (more than 1: ours is better).
 
-    Peers are installed for this only: benchmarks/README.md says which, and what was measured.
+    Rows are printed, and written to the JSON file, as they are measured. Peers are installed for
+    this only: benchmarks/README.md says which, and how each figure is reproduced.
     """
     from spikeloom.bench import NAMES, load
-    from spikeloom.bench.rows import machine, to_markdown
+    from spikeloom.bench.options import Options
+    from spikeloom.bench.rows import HEAD, machine, markdown_line
 
     if name == "list":
         print("\n".join(f"{key:10} {what}" for key, what in NAMES.items()))
         return
-    rows = load(name)(_device(device))
-    print(to_markdown(rows))
-    _write_json({"results": [row.as_json() for row in rows], "machine": machine()}, json_file)
+    run, where, on = load(name), _device(device), machine()
+    report: dict[str, Any] = {"results": [], "machine": on, "complete": False}
+    for row in run(where, Options(quick, slow_peers, case)):
+        if not report["results"]:
+            print(HEAD)
+        print(markdown_line(row), flush=True)
+        report["results"].append(row.as_json())
+        _write_json(report, json_file)  # an interrupted run leaves what it measured
+    _write_json({**report, "complete": True}, json_file)
 
 
 def main() -> None:

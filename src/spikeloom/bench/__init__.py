@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 
+from spikeloom.bench.options import Options
 from spikeloom.bench.rows import Row
 from spikeloom.errors import ConfigError, did_you_mean
 
@@ -19,8 +20,10 @@ NAMES = {
 }
 
 
-def load(name: str) -> Callable[[str], list[Row]]:
-    """The benchmark of that name: a function from a device (`cpu`, `cuda`) to rows.
+def load(name: str) -> Callable[[str, Options], Iterable[Row]]:
+    """The benchmark of that name: a function of a device (`cpu`, `cuda`) and of options.
+
+    It hands over each row as soon as it is measured.
 
     Raises:
         ConfigError: there is no such benchmark.

@@ -10,13 +10,13 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
+from spikeloom.bench.options import ALL, Options
 from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import Timing, summarise
-from spikeloom.errors import ConfigError
 from spikeloom.inference.engine import Engine
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM, dense_twin
 from spikeloom.neurons import GradedLIF
@@ -28,23 +28,24 @@ TARGET_SHARE, TARGETS = 0.2, {"float32": 3.5, "bfloat16": 3.5, "int8": 2.0}
 Step = Callable[[int], object]
 
 
-def run(device: str) -> list[Row]:
-    """Event-driven against dense, at 15m, over active shares.
-
-    Raises:
-        ConfigError: the device is not the CPU.
-    """
+def run(device: str, options: Options = ALL) -> Iterator[Row]:
+    """On a CPU, event-driven against dense, at 15m, over active shares; on a GPU `decode_graph`."""
     if device != "cpu":
-        raise ConfigError("the event-driven engine runs on the CPU: use --device cpu")
+        from spikeloom.bench import decode_graph
+
+        yield from decode_graph.run(options)
+        return
+    dtypes = options.select(DTYPES, quick=1)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = SpikeloomConfig(layers=[{"mixer": "attention", "mlp": "relu2"}])
     model = SpikeloomForCausalLM(config).eval()
     twin = SpikeloomForCausalLM(dense_twin(config)).eval()
-    return [row for dtype in DTYPES for row in compare(model, twin, dtype)]
+    for dtype in dtypes:
+        yield from compare(model, twin, dtype)
 
 
-def compare(model: SpikeloomForCausalLM, twin: SpikeloomForCausalLM, dtype: str) -> list[Row]:
+def compare(model: SpikeloomForCausalLM, twin: SpikeloomForCausalLM, dtype: str) -> Iterator[Row]:
     """One row per active share and kind of twin."""
     peers = {
         "dense twin in torch": torch_step(twin, dtype),
@@ -54,23 +55,19 @@ def compare(model: SpikeloomForCausalLM, twin: SpikeloomForCausalLM, dtype: str)
         share: engine_step(Engine.from_model(at_share(model, share), dtype)) for share in SHARES
     }
     times = measure({**peers, **{str(share): step for share, step in ours.items()}}, TURNS)
-    rows = []
     for peer in peers:
         for share in SHARES:
             wanted = share == TARGET_SHARE and peer.endswith("torch")
-            rows.append(
-                Row(
-                    f"15m {dtype}, active share {share} (bound {1 / share:.1f}x)",
-                    device_name("cpu"),
-                    times[str(share)].ms,
-                    times[peer].ms,
-                    peer,
-                    "ms",
-                    TARGETS[dtype] if wanted else None,
-                    times[str(share)].spread,
-                )
+            yield Row(
+                f"15m {dtype}, active share {share} (bound {1 / share:.1f}x)",
+                device_name("cpu"),
+                times[str(share)].ms,
+                times[peer].ms,
+                peer,
+                "ms",
+                TARGETS[dtype] if wanted else None,
+                times[str(share)].spread,
             )
-    return rows
 
 
 def measure(contenders: dict[str, Step], turns: int) -> dict[str, Timing]:
