@@ -35,7 +35,7 @@ bench attention 30 attention --quick
 bench lif 25 lif --quick
 bench scan 30 scan --quick
 bench train-15m 60 train --case spikeloom-15m --quick
-check check-recurrent 20 tests/ops/lif/test_recurrent_gpu.py
+check check-recurrent 20 tests/ops/lif/test_recurrent_scan.py
 # Only when asked for by name: what takes longer.
 if [ -n "$wanted" ]; then
   step sweep-gather 40 "$python" -W ignore benchmarks/sweep_gather.py

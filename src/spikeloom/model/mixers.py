@@ -61,8 +61,7 @@ class SoftmaxAttention(Mixer):
         q, k, v = self.heads(y)
         q, k = rotate(q, k, view.positions, self.rope_theta)
         if state:
-            k = torch.cat([state["keys"], k], dim=2)
-            v = torch.cat([state["values"], v], dim=2)
+            k, v = view.join(state["keys"], k), view.join(state["values"], v)
         window = self.layer.sliding_window
         if view.plain and window is not None and q.shape[2] == 1:
             k, v = k[:, :, -window:], v[:, :, -window:]

@@ -154,6 +154,10 @@ class TokenView:
             self.plain,
         )
 
+    def join(self, kept: Tensor, new: Tensor) -> Tensor:
+        """Keys or values of the tokens kept and of the new ones, `[B, H, n + L, K]`."""
+        return torch.cat([kept, new], dim=2)
+
     def mask(self, keys: int, window: int | None) -> Tensor | None:
         """Which keys each query may see, `[B, 1, L, keys]`; None if causal order says it all.
 

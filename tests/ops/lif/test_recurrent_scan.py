@@ -55,7 +55,7 @@ def assert_equal(given, **neuron):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("S", "B", "D"), [(1, 1, 1), (5, 3, 40), (4, 17, 130)])
+@pytest.mark.parametrize(("S", "B", "D"), [(1, 1, 1), (5, 3, 40), (3, 17, 130)])
 def test_equals_the_specification_with_all_gradients(S, B, D, device):
     assert_equal(draw(S, B, D, device))
 
@@ -86,6 +86,15 @@ def test_not_a_number_does_not_wait_forever(device):
     assert spikes[1, 0, 0] == 0
     assert dx[0, 0].isnan().any()
     assert not dx[:, 1].isnan().any()
+
+
+def test_more_sequences_than_run_side_by_side(monkeypatch):
+    given = draw(2, 40, 20, "cuda" if GPU else "cpu")
+    grids = []
+    monkeypatch.setattr(recurrent_scan, "_programs_at_once", lambda x: grids.append(1) or 5)
+    assert len({group for _, _, group, _ in recurrent_scan._launches(given[0])}) == 2
+    assert_equal(given)
+    assert len(grids) == 3
 
 
 def test_the_operators_are_registered_as_torch_wants_them():

@@ -17,7 +17,7 @@ from spikeloom.ops.lif import triton_recurrent
 from spikeloom.ops.lif.recurrent import State
 
 ROWS, COLS, SPLIT, WARPS = 16, 16, 8, 8
-WIDEST = 1024  # neurons: what one of 16 rows of W has room for beside a multiprocessor's registers
+WIDEST = 1024  # neurons: 16 rows of W, in two halves, must fit into a multiprocessor
 STEPS = 1 << 30  # per launch; one at a time where programs run one after another (interpreted)
 
 
@@ -60,8 +60,8 @@ def recurrent_scan(
     sent = torch.full((S + 1, B, D), -1, dtype=torch.int8, device=x.device)
     sent[0] = s_first
     heard = _halves(weight.t(), torch.float16)
-    for begin, end in _launches(S):
-        triton_recurrent.recurrent_forward[_grid(x)](
+    for begin, end, group, grid in _launches(x):
+        triton_recurrent.recurrent_forward[grid](
             x,
             heard,
             beta,
@@ -73,6 +73,7 @@ def recurrent_scan(
             spikes,
             begin,
             end,
+            group,
             B,
             D,
             **_constants(x),
@@ -101,8 +102,8 @@ def recurrent_scan_backward(
     S, B, D = charged.shape
     bits = torch.full((S, B, D), -1, dtype=torch.int32, device=charged.device)
     felt = _halves(weight, torch.bfloat16)
-    for begin, end in reversed(_launches(S)):
-        triton_recurrent.recurrent_backward[_grid(charged)](
+    for begin, end, group, grid in reversed(_launches(charged)):
+        triton_recurrent.recurrent_backward[grid](
             felt,
             beta,
             starts,
@@ -113,6 +114,7 @@ def recurrent_scan_backward(
             bits,
             begin,
             end,
+            group,
             S,
             B,
             D,
@@ -152,7 +154,8 @@ def _differentiate(ctx: Any, grad: Tensor, grad_last: Tensor, _: Any) -> tuple:
     by_weight = by_x.flatten(0, 1).t() @ s.float().flatten(0, 1)
     by_beta = (by_x * v).sum((0, 1))
     by_s = by_first @ weight.float()
-    return by_x.to(ctx.dtype), by_weight.to(weight.dtype), by_beta, beta * by_first, by_s, *[None] * 3
+    found = (by_x.to(ctx.dtype), by_weight.to(weight.dtype), by_beta, beta * by_first, by_s)
+    return (*found, None, None, None)
 
 
 recurrent_scan.register_autograd(_differentiate, setup_context=_remember)
@@ -172,17 +175,28 @@ def _halves(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.stack([high, (weight - high.float()).to(dtype)])
 
 
-def _launches(S: int) -> list[tuple[int, int]]:
-    return [(begin, min(begin + STEPS, S)) for begin in range(0, S, STEPS)]
+def _launches(x: Tensor) -> list[tuple[int, int, int, tuple[int, int]]]:
+    """First and last step, first group of sequences, grid: as many groups as run side by side."""
+    S, B, D = x.shape
+    blocks, groups = triton.cdiv(D, COLS), triton.cdiv(B, ROWS)
+    at_once = max(_programs_at_once(x) // blocks, 1)
+    return [
+        (begin, min(begin + STEPS, S), group, (blocks, min(at_once, groups - group)))
+        for group in range(0, groups, at_once)
+        for begin in range(0, S, STEPS)
+    ]
 
 
-def _grid(x: Tensor) -> tuple[int, int]:
-    return triton.cdiv(x.shape[2], COLS), triton.cdiv(x.shape[1], ROWS)
+def _programs_at_once(x: Tensor) -> int:
+    """One per multiprocessor."""
+    if not x.is_cuda:
+        return 1
+    return torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
 def _constants(x: Tensor) -> dict[str, Any]:
     part = max(triton.next_power_of_2(triton.cdiv(x.shape[2], SPLIT)), 16)
     found: dict[str, Any] = {"ROWS": ROWS, "COLS": COLS, "SPLIT": SPLIT, "PART": part}
-    if x.is_cuda:  # all programs at once, or an error
+    if x.is_cuda:  # cooperative: all programs at once, or an error
         found |= {"num_warps": WARPS, "num_stages": 1, "launch_cooperative_grid": True}
     return found

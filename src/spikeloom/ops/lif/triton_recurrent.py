@@ -24,14 +24,17 @@ from spikeloom.ops.lif.triton_step import surrogate
 _OTHER_NAN = tl.constexpr(0x7FC00000)
 
 
-@triton.jit(do_not_specialize=["begin", "end", "B"])
+@triton.jit(do_not_specialize=["begin", "end", "group", "B"])
 def recurrent_forward(
     x, weight, beta, v_first, starts, v_threshold, sent, charged, spikes,
-    begin, end, B, D,
+    begin, end, group, B, D,
     ROWS: tl.constexpr, COLS: tl.constexpr, SPLIT: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """Steps `begin` to `end` - 1. `sent` `[S + 1, B, D]` int8 holds spikes one step later."""
-    row, column, mine = _tile(B, D, ROWS, COLS)
+    """Steps `begin` to `end` - 1 of the sequences from group `group` on.
+
+    `sent` `[S + 1, B, D]` int8 holds the spikes one step later: first those before step 0.
+    """
+    row, column, mine = _tile(group, B, D, ROWS, COLS)
     places, known = _everyone(row, B, D, SPLIT, PART)
     # Neuron j hears row j of W; `weight` is [2, D, D], transposed.
     high, low = _weights(weight, D, COLS, SPLIT, PART)
@@ -62,15 +65,15 @@ def recurrent_forward(
         v = tl.where(fired, v - v_threshold, v)
 
 
-@triton.jit(do_not_specialize=["begin", "end", "S", "B"])
+@triton.jit(do_not_specialize=["begin", "end", "group", "S", "B"])
 def recurrent_backward(
     weight, beta, starts, v_threshold, charged, grad, grad_last, by_charged,
-    begin, end, S, B, D,
+    begin, end, group, S, B, D,
     KIND: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, SPLIT: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """Steps `end` - 1 down to `begin`. `by_charged` `[S, B, D]` holds float32 as int32."""
-    row, column, mine = _tile(B, D, ROWS, COLS)
+    row, column, mine = _tile(group, B, D, ROWS, COLS)
     places, known = _everyone(row, B, D, SPLIT, PART)
     high, low = _weights(weight, D, COLS, SPLIT, PART)  # [2, D, D], as it is
     leak = tl.load(beta + column, mask=column < D, other=0.0)
@@ -81,7 +84,7 @@ def recurrent_backward(
     else:
         later = tl.load(by_charged + tl.cast(end, tl.int64) * step + lane, mask=mine, other=0)
         by_v = leak * later.to(tl.float32, bitcast=True)
-    for back in range(0, end - begin):
+    for back in range(end - begin):
         t = end - 1 - back
         at = tl.cast(t, tl.int64) * step
         h = tl.load(charged + at + lane, mask=mine, other=0.0)
@@ -104,9 +107,9 @@ def recurrent_backward(
 
 
 @triton.jit
-def _tile(B, D, ROWS: tl.constexpr, COLS: tl.constexpr):
+def _tile(group, B, D, ROWS: tl.constexpr, COLS: tl.constexpr):
     """This program's sequences `[ROWS, 1]` and neurons `[1, COLS]`, and which lanes there are."""
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = (group + tl.program_id(1)) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.program_id(0) * COLS + tl.arange(0, COLS)[None, :]
     return row, column, (row < B) & (column < D)
 
