@@ -29,13 +29,13 @@ check() { step "$1" "$2" "$python" -m pytest -q -x -p no:cacheprovider -m gpu "$
 wanted=$*
 check check-event 20 tests/ops/event/test_gather.py
 bench event 25 event
+check check-recurrent 20 tests/ops/lif/test_recurrent_scan.py
 bench recurrent 30 recurrent
-bench decode 40 decode --case spikeloom-15m
 bench attention 30 attention --quick
 bench lif 25 lif --quick
 bench scan 30 scan --quick
+bench decode 60 decode --case spikeloom-15m
 bench train-15m 60 train --case spikeloom-15m --quick
-check check-recurrent 20 tests/ops/lif/test_recurrent_scan.py
 # Only when asked for by name: what takes longer.
 if [ -n "$wanted" ]; then
   step sweep-gather 40 "$python" -W ignore benchmarks/sweep_gather.py
@@ -46,7 +46,8 @@ if [ -n "$wanted" ]; then
   bench lif-full 60 lif
   bench lif-compiled 150 lif --slow-peers
   bench scan-full 60 scan
-  bench decode-125m 60 decode --case spikeloom-125m
+  check check-decode 60 tests/inference/test_graph_step.py
+  bench decode-125m 120 decode --case spikeloom-125m
   bench train-125m 200 train --case spikeloom-125m
   bench train-15m-full 120 train --case spikeloom-15m
 fi

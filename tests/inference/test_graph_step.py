@@ -53,6 +53,15 @@ def test_nothing_moves_in_memory():
     assert len(before) > 3
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's
+def test_it_compiles_without_a_graph_break():
+    model = build("mixed")
+    step = GraphStep(model, max_length=12)
+    wanted = step.generate(PROMPT, 7)
+    step._step = torch.compile(step._run, fullgraph=True, dynamic=False, backend="eager")
+    assert step.generate(PROMPT, 7) == wanted
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("name", ["mixed", "soft reset"])

@@ -29,11 +29,11 @@ Step = Callable[[int], object]
 
 
 def run(device: str, options: Options = ALL) -> Iterator[Row]:
-    """On a CPU, event-driven against dense, at 15m, over active shares; on a GPU `decode_graph`."""
+    """On a CPU event-driven against dense, at 15m, over active shares; on a GPU `decode_graph`."""
     if device != "cpu":
-        from spikeloom.bench import decode_graph
+        from spikeloom.bench.decode_graph import against_dense_twin
 
-        yield from decode_graph.run(options)
+        yield from against_dense_twin(options)
         return
     dtypes = options.select(DTYPES, quick=1)
     torch.set_num_threads(1)

@@ -1,7 +1,8 @@
 """Milliseconds per token at batch 1 on a GPU: a spiking model beside its dense twin.
 
-Both run as `inference.graph_step`: one compiled step in a CUDA graph, the likeliest token fed back
-on the device, nothing that waits for the CPU. Weights are random and bfloat16; models take turns.
+Both run as `inference.graph_step`: one step in a CUDA graph, as it is and compiled, the likeliest
+token fed back on the device, nothing that waits for the CPU. Weights are random and bfloat16;
+models take turns.
 """
 
 from __future__ import annotations
@@ -25,31 +26,39 @@ TARGET = 1.0
 TOLERANCE = 0.1  # bfloat16, and spikes that a rounding moves
 
 
-def run(options: Options) -> Iterator[Row]:
+def against_dense_twin(options: Options) -> Iterator[Row]:
     """Spiking against dense, preset by preset.
 
     Raises:
         RuntimeError: logits of the captured step differ from the model's own.
     """
     for preset in options.select(PRESETS, quick=1):
-        torch.manual_seed(0)
-        config = SpikeloomConfig.from_architecture(load_config(preset).model)
-        steps = {
-            "spiking": checked_step(f"{preset}, spiking", config),
-            "dense twin": checked_step(f"{preset}, dense twin", dense_twin(config)),
-        }
-        times = in_turns(steps)
-        ours, peer = times["spiking"], times["dense twin"]
-        case = f"{preset}, bfloat16, batch 1, behind {PROMPT} tokens, a token"
-        where, name = device_name("cuda"), "dense twin, the same step"
-        yield Row(case, where, ours.ms, peer.ms, name, "ms", TARGET, ours.spread)
+        for compiled in (False, True)[: 1 if options.quick else None]:
+            yield compare(preset, compiled)
 
 
-def checked_step(name: str, config: SpikeloomConfig) -> GraphStep:
-    """A compiled and captured step whose logits are those of the model, read all at once."""
+def compare(preset: str, compiled: bool) -> Row:
+    torch.manual_seed(0)
+    config = SpikeloomConfig.from_architecture(load_config(preset).model)
+    steps = {
+        "spiking": checked_step(f"{preset}, spiking", config, compiled),
+        "dense twin": checked_step(f"{preset}, dense twin", dense_twin(config), compiled),
+    }
+    times = in_turns(steps)
+    ours, peer = times["spiking"], times["dense twin"]
+    form = "compiled, in a CUDA graph" if compiled else "in a CUDA graph"
+    case = f"{preset}, bfloat16, batch 1, a token behind {PROMPT}, {form}"
+    where, target = device_name("cuda"), TARGET if compiled else None
+    return Row(
+        case, where, ours.ms, peer.ms, "dense twin, the same step", "ms", target, ours.spread
+    )
+
+
+def checked_step(name: str, config: SpikeloomConfig, compiled: bool) -> GraphStep:
+    """A captured step whose logits are those of the model, read all at once."""
     with torch.device("cuda"):
         model = SpikeloomForCausalLM(config).bfloat16().eval()
-    step = GraphStep(model, ROOM, compiled=True)
+    step = GraphStep(model, ROOM, compiled)
     prompt = torch.randint(config.vocab_size, (1, PROMPT), device="cuda")
     with torch.no_grad():
         wanted = model(prompt).logits[0, -1].float()

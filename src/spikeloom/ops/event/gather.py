@@ -110,6 +110,7 @@ def _tickets(device: torch.device, blocks: int) -> Tensor:
     global _taken
     if device not in _counters:
         _counters[device] = torch.zeros(TICKETS, dtype=torch.int32, device=device)
+    blocks = triton.cdiv(blocks, 4) * 4  # so that every place is as well aligned as the first
     begin = _taken if _taken + blocks <= TICKETS else 0
     _taken = begin + blocks
     return _counters[device][begin:]

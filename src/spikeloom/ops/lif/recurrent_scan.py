@@ -59,13 +59,13 @@ def recurrent_scan(
     spikes, last, charged = _empty_outputs(x)
     sent = torch.full((S + 1, B, D), -1, dtype=torch.int8, device=x.device)
     sent[0] = s_first
-    heard = _halves(weight.t(), torch.float16)
+    heard, v_first = _halves(weight.t(), torch.float16), v_first.contiguous()
     for begin, end, group, grid in _launches(x):
         triton_recurrent.recurrent_forward[grid](
             x,
             heard,
             beta,
-            v_first.contiguous(),
+            v_first,
             starts,
             v_threshold,
             sent,
@@ -102,6 +102,7 @@ def recurrent_scan_backward(
     S, B, D = charged.shape
     bits = torch.full((S, B, D), -1, dtype=torch.int32, device=charged.device)
     felt = _halves(weight, torch.bfloat16)
+    grad, grad_last = grad.contiguous(), grad_last.contiguous()
     for begin, end, group, grid in reversed(_launches(charged)):
         triton_recurrent.recurrent_backward[grid](
             felt,
@@ -109,8 +110,8 @@ def recurrent_scan_backward(
             starts,
             v_threshold,
             charged,
-            grad.contiguous(),
-            grad_last.contiguous(),
+            grad,
+            grad_last,
             bits,
             begin,
             end,
