@@ -7,6 +7,7 @@ from spikeloom.backends.numpy.decoder import Decoder
 from spikeloom.backends.weights import initial_weights
 from spikeloom.bench import load, numpy
 from spikeloom.bench.numpy import TokenLoop, check
+from spikeloom.bench.options import Options
 from spikeloom.config import load_config
 from spikeloom.errors import ConfigError
 
@@ -36,7 +37,7 @@ def test_one_row_per_run(monkeypatch):
         numpy, "load_config", lambda name: preset(name, [f"model.{size}" for size in SIZES])
     )
     monkeypatch.setattr(numpy, "CONTEXT", 8)
-    (row,) = load("numpy")("cpu")
+    (row,) = load("numpy")("cpu", Options())
     assert row.target == 20
     assert row.ours > 0
     assert row.peer > 0
@@ -44,4 +45,4 @@ def test_one_row_per_run(monkeypatch):
 
 def test_it_is_refused_on_a_gpu():
     with pytest.raises(ConfigError, match="--device cpu"):
-        load("numpy")("cuda")
+        next(iter(load("numpy")("cuda", Options())))

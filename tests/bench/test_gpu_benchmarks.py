@@ -3,14 +3,27 @@
 import pytest
 import torch
 
-from spikeloom.bench import attention, event, load
+from spikeloom.bench import attention, event, load, neuron_peers
+from spikeloom.bench.agreement import DisagreementError
+from spikeloom.bench.options import Options
 from spikeloom.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", ["attention", "event"])
+@pytest.mark.parametrize("name", ["attention", "event", "lif", "scan"])
 def test_they_want_a_gpu(name):
     with pytest.raises(ConfigError, match="--device cuda"):
-        load(name)("cpu")
+        next(iter(load(name)("cpu", Options())))
+
+
+def test_cases_are_chosen_by_name():
+    cases = ("15m", "125m", "1m")
+    assert Options().select(cases, quick=1) == cases
+    assert Options(quick=True).select(cases, quick=1) == ("15m",)
+    assert Options(quick=True, case="125m").select(cases, quick=1) == ("125m",)
+    with pytest.raises(ConfigError, match=r"case '126m' is unknown \(did you mean '125m'\?\)"):
+        Options(case="126m").select(cases)
+    with pytest.raises(ConfigError, match="this benchmark has none"):
+        Options(case="15m").select(())
 
 
 def test_targets_stand_where_the_issue_sets_them():
@@ -26,8 +39,38 @@ def test_a_wrong_product_is_not_timed(monkeypatch):
     weights = event.InputMajor(torch.ones(8, 4), torch.ones(8))
     payload = torch.ones(8)
     right = torch.full((4,), 8.0)
-    monkeypatch.setattr(event, "product", lambda *_: lambda: right)
+    monkeypatch.setattr(event, "product", lambda *_: lambda: [right])
     event.check(payload, weights)
-    monkeypatch.setattr(event, "product", lambda *_: lambda: right * 1.01)
+    monkeypatch.setattr(event, "product", lambda *_: lambda: [right * 1.01])
     with pytest.raises(RuntimeError, match="wrong at 8 in, 4 out"):
         event.check(payload, weights)
+
+
+def test_wrong_attention_is_not_timed(monkeypatch):
+    fused = pytest.importorskip("spikeloom.ops.attention.fused", reason="triton is not installed")
+    monkeypatch.setattr(attention, "CHECKED", 65)
+    attention.check("cpu", torch.float32, K=16)
+    monkeypatch.setattr(
+        fused, "sdsa", lambda *given: attention.naive.sdsa(given[0] * 1.01, *given[1:])
+    )
+    with pytest.raises(RuntimeError, match=r"out is off by 0\.01"):
+        attention.check("cpu", torch.float32, K=16)
+
+
+@pytest.mark.parametrize("kind", neuron_peers.KINDS)
+def test_a_wrong_neuron_is_not_timed(kind, capsys):
+    programs = pytest.importorskip("spikeloom.ops.lif.scan", reason="triton is not installed")
+    case = neuron_peers.case(kind, "5 steps", torch.randn(5, 3, 16))
+    assert case.check(programs).flipped == 0
+    assert "lanes flipped" in capsys.readouterr().err
+
+    class Leaky:
+        """Keeps too much."""
+
+        lif = staticmethod(lambda *x, beta, **n: programs.lif(*x, beta=1.1 * beta, **n))
+        graded_lif = staticmethod(
+            lambda *x, beta, **n: programs.graded_lif(*x, beta=1.1 * beta, **n)
+        )
+
+    with pytest.raises(DisagreementError, match="of the lanes differ"):
+        case.check(Leaky)

@@ -1,10 +1,16 @@
 """Rows say which way is better, and timings are medians over turns."""
 
-import pytest
+import json
 
+import pytest
+from typer.testing import CliRunner
+
+from spikeloom import bench
 from spikeloom.bench import load
+from spikeloom.bench.options import Options
 from spikeloom.bench.rows import Row, device_name, to_markdown
 from spikeloom.bench.timing import time_cpu
+from spikeloom.cli import app
 from spikeloom.errors import ConfigError
 
 
@@ -43,3 +49,19 @@ def test_contenders_take_turns():
 def test_unknown_benchmark():
     with pytest.raises(ConfigError, match="decode"):
         load("decoed")
+
+
+def test_rows_are_printed_and_kept_as_they_come(monkeypatch, tmp_path):
+    def measured(device, options):
+        assert options == Options(quick=True, case="15m")
+        yield Row("first", device, 2.0, 3.0, "peer", "ms")
+        kept = json.loads((tmp_path / "rows.json").read_text())
+        assert [row["case"] for row in kept["results"]] == ["first"]
+        assert not kept["complete"]
+        raise ConfigError("no more")
+
+    monkeypatch.setattr(bench, "load", lambda name: measured)
+    command = ["bench", "lif", "--device", "cpu", "--quick", "--case", "15m"]
+    result = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "rows.json")])
+    assert isinstance(result.exception, ConfigError)
+    assert result.stdout.splitlines()[2].startswith("| first | 2 | 3 | ms | peer | 1.50 |")

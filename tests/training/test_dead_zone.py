@@ -5,8 +5,9 @@ import torch
 
 from spikeloom.config import NeuronConfig
 from spikeloom.neurons import make_neuron
+from spikeloom.ops.lif import dispatch
 from spikeloom.training.budget import Budget
-from spikeloom.training.dead_zone import DeadZoneWarmup, warm_level
+from spikeloom.training.dead_zone import DeadZoneWarmup, allow_recompilation, warm_level
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,42 @@ def test_only_training_mode_sees_lower_levels():
     callback.on_step_begin(None, State(step=5), None)
     assert neuron.train()(x)[0].item() == 0.0
     assert callback.finished
+
+
+def graphs_of_a_warm_up(neuron, norm, monkeypatch):
+    """How many graphs torch.compile makes while the fire level rises from 1 to 6."""
+    emission = pytest.importorskip("spikeloom.ops.lif.emission", reason="triton is not installed")
+    monkeypatch.setattr(dispatch, "_runs_in_triton", lambda *_, **__: True)
+    monkeypatch.setattr(dispatch, "emission", emission, raising=False)
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    x = torch.randn(1, 3, 8)
+    fire = torch.compile(lambda x: neuron(x, norm=norm)[0], backend=backend, fullgraph=True)
+    for level in range(1, 7):
+        neuron.training_fire_level = level
+        assert torch.equal(fire(x), neuron(x, norm=norm)[0])
+    return len(graphs)
+
+
+def test_a_warm_up_on_a_gpu_compiles_twice_and_not_once_a_stage(monkeypatch):
+    neuron = make_neuron(NeuronConfig(levels=8, fire_level=6, theta=0.2), 8).train()
+    neuron.reset_parameters()
+    norm = torch.nn.RMSNorm(8, eps=1e-6)
+    with torch._dynamo.config.patch(allow_unspec_int_on_nn_module=False):
+        assert graphs_of_a_warm_up(neuron, norm, monkeypatch) == 6
+    with torch._dynamo.config.patch(recompile_limit=8):
+        monkeypatch.setattr(dispatch, "TRITON", True)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        allow_recompilation(neuron)
+        monkeypatch.undo()
+        assert torch._dynamo.config.allow_unspec_int_on_nn_module
+        assert graphs_of_a_warm_up(neuron, norm, monkeypatch) == 2
+        torch._dynamo.config.allow_unspec_int_on_nn_module = False
 
 
 class State:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from spikeloom.bench.options import Options
 from spikeloom.bench.rows import Row
 from spikeloom.errors import ConfigError, did_you_mean
 
@@ -18,18 +19,21 @@ NAMES = {
     "lif": "neurons on the step clock (GPU): 16 steps, against a copy and other libraries",
     "mlx": "the same model in MLX and in NumPy: training step, decoding, matrix product",
     "numpy": "one training step in NumPy: all tokens at once against a loop over tokens",
+    "recurrent": "recurrent LIF layer on a GPU: microseconds a step, against bounds and torch",
     "scan": "neurons on the token clock (GPU): 1024 steps, against SpikingJelly and a copy",
     "train": "training steps: spiking beside dense, the Trainer beside a bare loop",
 }
 
 
-def load(name: str) -> Callable[[str], list[Row]]:
-    """The benchmark of that name: a function from a device (`cpu`, `cuda`) to rows.
+def load(name: str) -> Callable[[str, Options], Iterable[Row]]:
+    """The benchmark of that name: a function of a device (`cpu`, `cuda`) and of options.
+
+    It hands over each row as soon as it is measured.
 
     Raises:
         ConfigError: there is no such benchmark.
     """
-    run: Callable[[str], list[Row]] = _module(name).run
+    run: Callable[[str, Options], Iterable[Row]] = _module(name).run
     return run
 
 

@@ -56,7 +56,8 @@ def require_agreement(
     """Compare a fast neuron with the naive one in float64.
 
     Args:
-        fast, naive: functions of the `tensors` by name.
+        fast, naive: functions of the `tensors` by name; the naive one is run on the CPU, where a
+            loop over steps does not wait for launches.
         tensors: `x` `[S, ..., D]` in the type to be checked, and parameters in float32.
         at_most: largest share of lanes that may be flipped, and bent.
         seed: of the gradient that is sent back.
@@ -68,10 +69,11 @@ def require_agreement(
     generator = torch.Generator(x.device).manual_seed(seed)
     grad = torch.randn(x.shape, generator=generator, device=x.device).to(x.dtype)
     ours, our_grads = outputs_and_gradients(fast, tensors, grad)
-    exact = {name: t.double() for name, t in tensors.items()}
-    wanted, wanted_grads = outputs_and_gradients(naive, exact, grad.double())
+    our_grads = {name: t.cpu() for name, t in our_grads.items()}
+    exact = {name: t.double().cpu() for name, t in tensors.items()}
+    wanted, wanted_grads = outputs_and_gradients(naive, exact, grad.double().cpu())
     tolerance = TOLERANCES[x.dtype]
-    flipped = (ours.double() != wanted).any(0)
+    flipped = (ours.double().cpu() != wanted).any(0)
     bent = ~_close(our_grads.pop("x"), wanted_grads["x"], tolerance).all(0) & ~flipped
     found = Agreement(flipped.double().mean().item(), bent.double().mean().item())
     if max(found) > at_most:

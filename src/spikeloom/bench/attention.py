@@ -1,19 +1,21 @@
 """Causal SDSA with decay: the Triton programs against flash softmax attention and fla.
 
-Correctness comes first: outputs and all gradients against `naive` in float64, with resets, carried
-states, odd lengths and strong decays. A wrong program is not timed.
+Correctness comes first: outputs and all gradients against `naive` in float64 on the CPU, in both
+orders of computation, with resets, carried states, an odd length and strong decays. What is wrong
+is not timed. Other widths and float32 are checked by `pytest -m gpu tests/ops/attention`.
 
-fla (`pip install flash-linear-attention`) is compared with if it is there: `chunk_linear_attn` has
-no decay, `chunk_simple_gla` has one per token, as ours.
+fla (`pip install flash-linear-attention`) is compared with under `--slow-peers`, because it tunes
+itself for long: `chunk_linear_attn` has no decay, `chunk_simple_gla` has one per token, as ours.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
+from types import ModuleType
 from unittest.mock import patch
 
 import torch
@@ -21,19 +23,29 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from spikeloom.bench.options import ALL, Options
 from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import Work, time_cuda
 from spikeloom.errors import ConfigError
 from spikeloom.ops.attention import naive
 
-LENGTHS = (1024, 2048, 4096, 8192)
+# B, H, L, K: the first two are those that targets are set for
+SIZES = {
+    "B8 H12 K64 L1024": (8, 12, 1024, 64),
+    "B8 H12 K64 L4096": (8, 12, 4096, 64),
+    "B8 H12 K64 L2048": (8, 12, 2048, 64),
+    "B8 H12 K64 L8192": (8, 12, 8192, 64),
+    "B1 H12 K64 L8192": (1, 12, 8192, 64),
+    "B8 H6 K128 L4096": (8, 6, 4096, 128),
+}
 FLA_LENGTH = 4096  # where the target against fla is set
 FIRST_CALL = 5.0  # seconds
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+CHECKED = 577  # tokens: two segments, and nothing that 64 divides
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def run(device: str) -> list[Row]:
+def run(device: str, options: Options = ALL) -> Iterator[Row]:
     """Forward, and forward with backward, over lengths; and the seconds of the first call.
 
     Raises:
@@ -42,12 +54,15 @@ def run(device: str) -> list[Row]:
     """
     if device != "cuda":
         raise ConfigError("attention is timed on a GPU: use --device cuda")
+    cases = options.select(list(SIZES), quick=2)
     torch.manual_seed(0)
-    rows = [first_call()]
+    yield first_call()
     check()
-    for L in LENGTHS:
-        rows += compare(8, 12, L, 64)
-    return rows + compare(1, 12, 8192, 64) + compare(8, 6, 4096, 128)
+    peers: dict[str, Attention] = {f"flash SDPA, torch {torch.__version__}": flash}
+    for case in cases:
+        yield from compare(*SIZES[case], peers)
+    if options.slow_peers and (fla := fla_peers()):
+        yield from compare(8, 12, FLA_LENGTH, 64, fla)
 
 
 def first_call() -> Row:
@@ -62,28 +77,23 @@ def first_call() -> Row:
     return Row(case, device_name("cuda"), seconds, FIRST_CALL, "bound of the issue", "s", 1.0)
 
 
-def compare(B: int, H: int, L: int, K: int) -> list[Row]:
-    """Rows of one size against every peer that is there."""
+def compare(B: int, H: int, L: int, K: int, peers: dict[str, Attention]) -> Iterator[Row]:
+    """Rows of one size against every peer."""
     q, k, v, log_decay, d_out = draw(B, H, L, K)
-    contenders = {"ours": ours, **peers()}
     calls: dict[str, Work] = {}
-    for name, form in contenders.items():
+    for name, form in {"ours": ours, **peers}.items():
         calls[name] = lambda form=form: form(q, k, v, log_decay)  # type: ignore[misc]
         calls[f"{name} backward"] = lambda form=form: torch.autograd.grad(  # type: ignore[misc]
             form(q, k, v, log_decay), (q, k, v, log_decay), d_out, allow_unused=True
         )
     times = time_cuda(calls)
-    rows = []
     for what, suffix in (("forward", ""), ("forward + backward", " backward")):
         mine = times["ours" + suffix]
-        for name in peers():
+        for name in peers:
             case = f"SDSA {what}, B{B} H{H} K{K} L{L} bf16"
             theirs = times[name + suffix].ms
             target = target_of(name, what, B, K, L)
-            rows.append(
-                Row(case, device_name("cuda"), mine.ms, theirs, name, "ms", target, mine.spread)
-            )
-    return rows
+            yield Row(case, device_name("cuda"), mine.ms, theirs, name, "ms", target, mine.spread)
 
 
 def target_of(peer: str, what: str, B: int, K: int, L: int) -> float | None:
@@ -111,14 +121,15 @@ def ours(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
     return fused.sdsa(q, k, v, log_decay)[0]
 
 
-def peers() -> dict[str, Attention]:
-    """Attention of others, by the name that is printed."""
-    found: dict[str, Attention] = {f"flash SDPA, torch {torch.__version__}": flash}
-    if find_spec("fla") is not None:
-        fla = f"fla {version('fla-core')}"
-        found[f"chunk_linear_attn, no decay, {fla}"] = fla_without_decay
-        found[f"chunk_simple_gla, {fla}"] = fla_with_decay
-    return found
+def fla_peers() -> dict[str, Attention]:
+    """fla's chunked forms by the name that is printed, if it is installed."""
+    if find_spec("fla") is None:
+        return {}
+    fla = f"fla {version('fla-core')}"
+    return {
+        f"chunk_linear_attn, no decay, {fla}": fla_without_decay,
+        f"chunk_simple_gla, {fla}": fla_with_decay,
+    }
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
@@ -142,52 +153,50 @@ def fla_with_decay(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor
     return out.transpose(1, 2)
 
 
-def check() -> None:
+def check(device: str = "cuda", dtype: torch.dtype = torch.bfloat16, K: int = 64) -> None:
     """Compare with `naive` in float64 where mistakes would hide.
 
     Raises:
         RuntimeError: with the size, the tensor and its error.
     """
-    for dtype in TOLERANCE:
-        for K, V in ((64, 64), (32, 128), (128, 32)):
-            check_one(2, 3, 1091, K, V, dtype, strength=0.3)  # segments at once
-        check_one(8, 12, 257, 64, 64, dtype, strength=0.3)  # one walk through all tokens
-        check_one(2, 3, 640, 64, 64, dtype, strength=30.0)
-    q, k, v, log_decay, d_out = draw(2, 2, 4096, 64)
-    strong = torch.full_like(log_decay, -30.0).requires_grad_()
-    out = ours(q, k, v, strong)
-    for x in (out, *torch.autograd.grad(out, (q, k, v, strong), d_out)):
-        if not x.isfinite().all():
-            raise RuntimeError("SDSA with a log decay of -30 per token is not finite at L=4096")
-
-
-def check_one(
-    B: int, H: int, L: int, K: int, V: int, dtype: torch.dtype, strength: float
-) -> dict[str, float]:
-    """Relative errors of outputs, last state and gradients; decays reach down to `-strength`."""
     from spikeloom.ops.attention import fused
 
-    q, k, v = (
-        torch.randn(B, L, H, n, device="cuda", dtype=dtype).transpose(1, 2) for n in (K, K, V)
-    )
-    log_decay = -strength * torch.rand(B, H, L, device="cuda") ** 4
-    state = torch.randn(B, H, K, V, device="cuda")
-    starts = torch.rand(B, L, device="cuda") < 3 / L
-    d_out, d_last = torch.randn_like(v), torch.randn_like(state)
-    results = []
-    for form, wide in ((naive, True), (fused, False)):
-        inputs = [
-            (x.double() if wide else x).detach().requires_grad_()
-            for x in (q, k, v, log_decay, state)
-        ]
-        out, last = form.sdsa(*inputs, starts)  # type: ignore[arg-type]
-        grads = torch.autograd.grad((out, last), inputs, (d_out.to(out), d_last.to(last)))
-        results.append((out, last, *grads))
+    for order, walkers in (("in segments", 10**9), ("one walk", 0)):
+        with patch.object(fused, "WALKERS", walkers):
+            compare_with_naive(checked_inputs(device, dtype, K, strength=0.3), None, order)
+    inputs = checked_inputs(device, dtype, K, strength=30.0, state=True)
+    compare_with_naive(inputs, torch.rand(1, CHECKED) < 5 / CHECKED, "resets, strong decays")
+
+
+def checked_inputs(
+    device: str, dtype: torch.dtype, K: int, strength: float, state: bool = False
+) -> list[Tensor]:
+    """q, k, v, log decays down to `-strength` and, maybe, a state, laid out as a model does."""
+    q, k, v = (torch.randn(1, CHECKED, 2, K).transpose(1, 2).to(device, dtype) for _ in range(3))
+    log_decay = (-strength * torch.rand(1, 2, CHECKED) ** 4).to(device)
+    return [q, k, v, log_decay, *([torch.randn(1, 2, K, K, device=device)] if state else [])]
+
+
+def compare_with_naive(inputs: list[Tensor], starts: Tensor | None, what: str) -> None:
+    """Relative errors of outputs, last state and gradients against the recurrence in float64."""
+    from spikeloom.ops.attention import fused
+
+    device, dtype = inputs[0].device, inputs[0].dtype
     names = ("out", "last state", "dq", "dk", "dv", "d log_decay", "d initial_state")
-    errors = {}
-    for name, exact, got in zip(names, *results, strict=True):
-        errors[name] = float((got.double() - exact).norm() / exact.norm().clamp(min=1e-12))
-        if not errors[name] < TOLERANCE[dtype]:
-            size = f"B{B} H{H} L{L} K{K} V{V} {dtype}, decays to {-strength:g}"
-            raise RuntimeError(f"SDSA is wrong at {size}: {name} is off by {errors[name]:.2g}")
-    return errors
+    there = None if starts is None else starts.to(device)
+    exact = outcome(naive, [x.double().cpu() for x in inputs], starts)
+    got = outcome(fused, inputs, there)
+    for name, a, b in zip(names, exact, got, strict=False):
+        error = float((b.double().cpu() - a).norm() / a.norm().clamp(min=1e-12))
+        if not error < TOLERANCE[dtype]:
+            raise RuntimeError(f"SDSA in {dtype} ({what}) is wrong: {name} is off by {error:.2g}")
+
+
+def outcome(form: ModuleType, inputs: list[Tensor], starts: Tensor | None) -> list[Tensor]:
+    """Outputs, last state and all gradients, for one direction of each output."""
+    q, k, v, log_decay, *state = (x.detach().requires_grad_() for x in inputs)
+    out, last = form.sdsa(q, k, v, log_decay, state[0] if state else None, starts)
+    generator = torch.Generator().manual_seed(1)
+    directions = [torch.randn(x.shape, generator=generator).to(x) for x in (out, last)]
+    grads = torch.autograd.grad((out, last), (q, k, v, log_decay, *state), directions)
+    return [out.detach(), last.detach(), *grads]

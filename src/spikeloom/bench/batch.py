@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 
 from spikeloom.bench.contenders import Spiking
+from spikeloom.bench.options import ALL, Options
 from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import Timing, Work, time_cpu
 from spikeloom.errors import ConfigError
@@ -26,7 +27,7 @@ BATCHES = (1, 2, 4, 8, 16)
 PROMPT, ROUNDS = 32, 10
 
 
-def run(device: str) -> list[Row]:
+def run(device: str, options: Options = ALL) -> list[Row]:
     """Milliseconds for one token of every text of a batch; prints the table of crossings.
 
     Raises:
@@ -35,7 +36,7 @@ def run(device: str) -> list[Row]:
     if device != "cpu":
         raise ConfigError("the event-driven engine runs on the CPU: use --device cpu")
     rows = []
-    for size in SIZES:
+    for size in options.select(SIZES, quick=1):
         measured = batches(size)
         crossings = {share: crossing(by_batch) for share, by_batch in measured.items()}
         print(f"{size}: dense products are faster from these batches on: {crossings}")

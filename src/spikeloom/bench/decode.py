@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -22,9 +22,9 @@ from spikeloom.bench.decode_peers import peers
 from spikeloom.bench.decode_picture import draw
 from spikeloom.bench.engine_memory import memory_row
 from spikeloom.bench.flow_twin import flow_twin
+from spikeloom.bench.options import ALL, Options
 from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import Timing, summarise
-from spikeloom.errors import ConfigError
 from spikeloom.inference.engine import Engine
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM, dense_twin
 from spikeloom.model.sizes import random_model
@@ -39,20 +39,25 @@ TARGET_SHARE, TARGETS = 0.2, {"float32": 3.5, "bfloat16": 3.5, "int8": 2.0}
 IN_TORCH, IN_OURS = "dense twin in torch", "dense twin in our engine"
 
 
-def run(device: str) -> list[Row]:
-    """Event-driven against dense, at 15m and 125m, over active shares; loading; memory.
+def run(device: str, options: Options = ALL) -> Iterator[Row]:
+    """On a CPU event-driven against dense, over active shares; on a GPU `decode_graph`.
 
     Raises:
-        ConfigError: the device is not the CPU.
         SpikeloomError: a peer computes something else than the twin it was given.
     """
     if device != "cpu":
-        raise ConfigError("the event-driven engine runs on the CPU: use --device cpu")
+        from spikeloom.bench.decode_graph import against_dense_twin
+
+        yield from against_dense_twin(options)
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        rows = [row for size in SIZES for row in curves(size)]
-        return [*rows, *loading(SIZES[-1]), memory_row()]
+        for size in options.select(SIZES, quick=1):
+            yield from curves(size)
+        if not options.quick:
+            yield from loading(SIZES[-1])
+            yield memory_row()
     finally:
         torch.set_num_threads(threads)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from spikeloom.backends.numpy.recurrent import Engine as NumpyEngine
 from spikeloom.backends.numpy.training import Learner as NumpyLearner
+from spikeloom.bench.options import ALL, Options
 from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import time_cpu
 from spikeloom.config import RunConfig, load_config
@@ -23,7 +24,7 @@ from spikeloom.training.memory import keep_freed_memory
 PRESETS, CONTEXT, ROUNDS, SIZE = ("spike-transformer", "spikeloom-1m"), 64, 3, 512
 
 
-def run(device: str) -> list[Row]:
+def run(device: str, options: Options = ALL) -> list[Row]:
     """Training step, decoding step and matrix product, MLX against NumPy.
 
     Raises:
@@ -38,7 +39,11 @@ def run(device: str) -> list[Row]:
         raise MissingExtraError("mlx", "mlx") from None
     keep_freed_memory()
     name = f"{device_name('cpu')}, MLX on {mx.default_device().type.name}"
-    rows = [row for preset in PRESETS for row in model_rows(preset, load_config(preset), name)]
+    rows = [
+        row
+        for preset in options.select(PRESETS, quick=1)
+        for row in model_rows(preset, load_config(preset), name)
+    ]
     return [*rows, product_row(name)]
 
 

@@ -22,6 +22,7 @@ from spikeloom.ops.lif import dispatch, naive
 BETA = 0.9
 GRADED = {"levels": 24, "fire_level": 3, "signed": True}
 LIF, GRADED_LIF = "LIF", "graded LIF"
+KINDS = (GRADED_LIF, LIF)
 
 
 class Case(NamedTuple):
@@ -42,15 +43,19 @@ class Case(NamedTuple):
     def neuron(self, form: ModuleType = dispatch) -> Callable[..., Tensor]:
         """The neuron as a function of `tensors` by name; form is `dispatch` or `naive`."""
         extra: dict[str, Any] = {"beta": BETA, "starts": self.starts}
-        if form is dispatch:
+        if form is not naive:
             extra["keep_state"] = False
         if "theta" in self.tensors:
             return lambda x, theta: form.graded_lif(x, theta, **GRADED, **extra)[0]
         return lambda x: form.lif(x, **extra)[0]
 
-    def check(self) -> Agreement:
-        """Raises `DisagreementError` where our form is wrong."""
-        return require_agreement(self.neuron(), self.neuron(naive), self.tensors)
+    def check(self, form: ModuleType = dispatch) -> Agreement:
+        """Raises `DisagreementError` where our form is wrong; says what rounding did."""
+        starts = None if self.starts is None else self.starts.cpu()
+        exact = self._replace(starts=starts).neuron(naive)
+        found = require_agreement(self.neuron(form), exact, self.tensors)
+        say(f"{self.name}: lanes flipped {found.flipped:.1e}, bent {found.bent:.1e}")
+        return found
 
     def forward(self) -> Work:
         neuron = self.neuron()
@@ -98,7 +103,7 @@ def copies(case: Case) -> dict[str, Work]:
 def spikingjelly(case: Case) -> dict[str, Work]:
     """The Triton multi-step LIF of SpikingJelly, if it is installed; it cannot do graded."""
     if importlib.util.find_spec("spikingjelly") is None:
-        print("spikeloom: SpikingJelly is not installed: its rows are left out", file=sys.stderr)
+        say("SpikingJelly is not installed: its rows are left out")
         return {}
     os.environ["SJ_LIF_CUDA_IMPLEMENTATION"] = "triton"
     from spikingjelly.activation_based import functional, surrogate
@@ -147,6 +152,11 @@ def memory_row(case: Case, bound: float) -> Row:
     size = case.tensors["x"].nbytes
     name = f"{case.name}: input, output and what is kept for the backward pass"
     return Row(name, device_name("cuda"), size + added, bound * size, "bound", "bytes", 1.0)
+
+
+def say(note: str) -> None:
+    """Beside the table, which goes to standard output."""
+    print(f"spikeloom: {note}", file=sys.stderr, flush=True)
 
 
 def require_cuda(device: str, name: str) -> None:

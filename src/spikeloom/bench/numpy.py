@@ -10,6 +10,7 @@ as training does, with freed memory kept in the process.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from spikeloom.backends.numpy.decoder import Decoder, loss_and_gradients
 from spikeloom.backends.numpy.layers import next_tokens
 from spikeloom.backends.weights import ROOT, Array, Weights, initial_weights
+from spikeloom.bench.options import ALL, Options
 from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import time_cpu
 from spikeloom.config import ModelConfig, load_config
@@ -26,12 +28,13 @@ from spikeloom.training.memory import keep_freed_memory
 CONTEXT, ROUNDS, TARGET = 64, 3, 20.0
 
 
-def run(device: str) -> list[Row]:
+def run(device: str, options: Options = ALL) -> Iterator[Row]:
     """Vectorised against looped.
 
     Raises:
         ConfigError: the device is not the CPU.
     """
+    options.select(())
     if device != "cpu":
         raise ConfigError("NumPy runs on the CPU: use --device cpu")
     config = load_config("spike-transformer").model
@@ -48,18 +51,16 @@ def run(device: str) -> list[Row]:
         },
         rounds=ROUNDS,
     )
-    return [
-        Row(
-            f"spike-transformer, loss and gradients of {CONTEXT} tokens x {config.num_steps} steps",
-            device_name("cpu"),
-            times["ours"].ms,
-            times["loop"].ms,
-            "the same in NumPy, token by token",
-            "ms",
-            TARGET,
-            times["ours"].spread,
-        )
-    ]
+    yield Row(
+        f"spike-transformer, loss and gradients of {CONTEXT} tokens x {config.num_steps} steps",
+        device_name("cpu"),
+        times["ours"].ms,
+        times["loop"].ms,
+        "the same in NumPy, token by token",
+        "ms",
+        TARGET,
+        times["ours"].spread,
+    )
 
 
 def check(decoder: Decoder, loop: TokenLoop, tokens: Array) -> None:

@@ -50,18 +50,25 @@ class Row:
         return {**asdict(self), "ratio": self.ratio}
 
 
+HEAD = (
+    "| case | ours | peer | unit | peer is | ratio | target | spread |\n"
+    "|---|---:|---:|---|---|---:|---:|---:|"
+)
+
+
 def to_markdown(rows: Sequence[Row]) -> str:
-    """A table: a ratio below its target is marked."""
-    head = "| case | ours | peer | unit | peer is | ratio | target | spread |"
-    lines = [head, "|---|---:|---:|---|---|---:|---:|---:|"]
-    for row in rows:
-        target = "" if row.target is None else f"{row.target:g}"
-        missed = row.target is not None and row.ratio < row.target
-        ratio = f"{row.ratio:.2f}" + (" (missed)" if missed else "")
-        spread = "" if row.spread is None else f"{row.spread:.0%}"
-        cells = (row.case, f"{row.ours:.4g}", f"{row.peer:.4g}", row.unit, row.peer_name)
-        lines.append(f"| {' | '.join((*cells, ratio, target, spread))} |")
-    return "\n".join(lines)
+    """A table of rows."""
+    return "\n".join([HEAD, *map(markdown_line, rows)])
+
+
+def markdown_line(row: Row) -> str:
+    """One line of the table: a ratio below its target is marked."""
+    target = "" if row.target is None else f"{row.target:g}"
+    missed = row.target is not None and row.ratio < row.target
+    ratio = f"{row.ratio:.2f}" + (" (missed)" if missed else "")
+    spread = "" if row.spread is None else f"{row.spread:.0%}"
+    cells = (row.case, f"{row.ours:.4g}", f"{row.peer:.4g}", row.unit, row.peer_name)
+    return f"| {' | '.join((*cells, ratio, target, spread))} |"
 
 
 def machine() -> dict[str, Any]:

@@ -6,40 +6,56 @@ The input is what a model hands over, `[B, L, D]` with L brought to the front wi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from spikeloom.bench import neuron_peers as peers
+from spikeloom.bench.options import ALL, Options
 from spikeloom.bench.rows import Row
 from spikeloom.bench.timing import time_cuda
 
 D = 768
+CHECKED = 131  # tokens: an odd length that no chunk divides
 OF_SPIKINGJELLY = {"forward": 8.0, "forward+backward": 6.0}
 OF_COPY = {"forward": 0.70, "forward+backward": 0.70}
 
 
-def run(device: str) -> list[Row]:
-    """Few lanes against SpikingJelly, many against a copy, odd lengths, packed resets.
+def run(device: str, options: Options = ALL) -> Iterator[Row]:
+    """Few lanes against SpikingJelly, many against a copy, an odd length, packed resets.
 
     Raises:
         ConfigError: there is no GPU, or no Triton.
+        DisagreementError: a neuron is wrong.
     """
+    kinds = options.select(peers.KINDS)
     peers.require_cuda(device, "scan")
-    for length in (1, 7, 1000, 1023):
-        for kind in (peers.LIF, peers.GRADED_LIF):
-            checked(peers.case(kind, f"B8 L{length} D768", tokens(8, length)))
-    rows = []
-    for kind in (peers.LIF, peers.GRADED_LIF):
-        few = peers.case(kind, "B8 L1024 D768, bfloat16", tokens(8, 1024))
-        rows += against_spikingjelly(few)
-        odd = peers.case(kind, "B8 L1023 D768, bfloat16", tokens(8, 1023))
-        rows += beside(odd, few, "ours at L1024")
-        packed = peers.case(
-            kind, "B8 L1024 D768, bfloat16, packed resets", tokens(8, 1024), resets(8, 1024)
-        )
-        rows += beside(packed, few, "ours without resets")
-        rows += against_copy(peers.case(kind, "B64 L1024 D768, bfloat16", tokens(64, 1024)))
-    return rows
+    for kind in kinds:
+        yield from measure(kind, options)
+
+
+def measure(kind: str, options: Options) -> Iterator[Row]:
+    """All rows of one neuron, the smallest first."""
+    check(kind, 2)
+    few = peers.case(kind, "B8 L1024 D768, bfloat16", tokens(8, 1024))
+    yield from against_spikingjelly(few)
+    check(kind, 44)  # enough lanes for the programs that the next row is about
+    many = peers.case(kind, "B64 L1024 D768, bfloat16", tokens(64, 1024))
+    yield from compare(many, peers.copies(many), "copy of the same bytes", OF_COPY)
+    if options.quick:
+        return
+    odd = peers.case(kind, "B8 L1023 D768, bfloat16", tokens(8, 1023))
+    yield from beside(odd, few, "ours at L1024")
+    check(kind, 2, packed=True)
+    packed = few._replace(name=f"{few.name}, packed resets", starts=resets(8, 1024))
+    yield from beside(packed, few, "ours without resets")
+
+
+def check(kind: str, B: int, packed: bool = False) -> None:
+    starts = resets(B, CHECKED) if packed else None
+    name = f"B{B} L{CHECKED} D768{', packed resets' * packed}"
+    peers.case(kind, name, tokens(B, CHECKED), starts).check()
 
 
 def tokens(B: int, L: int) -> Tensor:
@@ -55,38 +71,24 @@ def resets(B: int, L: int) -> Tensor:
     return torch.rand(L, B, 1, generator=generator, device="cuda") < 0.01
 
 
-def checked(case: peers.Case) -> peers.Case:
-    flipped, bent = case.check()
-    print(f"{case.name}: lanes flipped {flipped:.1e}, bent {bent:.1e}")
-    return case
-
-
-def against_spikingjelly(case: peers.Case) -> list[Row]:
-    """Without the package, our own times beside a copy."""
-    checked(case)
+def against_spikingjelly(case: peers.Case) -> Iterator[Row]:
+    """Without the package, our own times beside a copy; it knows the plain LIF only."""
     plain = peers.Case(case.name, {"x": case.tensors["x"]}, case.grad)
     if works := peers.spikingjelly(plain):
-        return compare(case, works, peers.spikingjelly_name(), OF_SPIKINGJELLY)
-    return compare(case, peers.copies(case), "copy of the same bytes", {})
+        yield from compare(case, works, peers.spikingjelly_name(), OF_SPIKINGJELLY)
+    else:
+        yield from compare(case, peers.copies(case), "copy of the same bytes", {})
 
 
-def against_copy(case: peers.Case) -> list[Row]:
-    checked(case)
-    return compare(case, peers.copies(case), "copy of the same bytes", OF_COPY)
-
-
-def beside(case: peers.Case, other: peers.Case, name: str) -> list[Row]:
-    checked(case)
+def beside(case: peers.Case, other: peers.Case, name: str) -> Iterator[Row]:
     works = {"forward": other.forward(), "forward+backward": other.both()}
-    return compare(case, works, name, {})
+    yield from compare(case, works, name, {})
 
 
 def compare(
     case: peers.Case, works: dict[str, peers.Work], name: str, targets: dict[str, float]
-) -> list[Row]:
-    rows = []
+) -> Iterator[Row]:
     for way, ours in (("forward", case.forward()), ("forward+backward", case.both())):
         times = time_cuda({"ours": ours, "peer": works[way]})
         text = f"{case.name}, {way}"
-        rows.append(peers.row(text, times["ours"], times["peer"], name, targets.get(way)))
-    return rows
+        yield peers.row(text, times["ours"], times["peer"], name, targets.get(way))

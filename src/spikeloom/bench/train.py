@@ -13,13 +13,14 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from spikeloom.bench.options import ALL, Options
 from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import Timing, summarise
 from spikeloom.config import RunConfig, TrainingConfig, load_config
@@ -31,46 +32,56 @@ from spikeloom.training.twin import twin_of
 
 PRESETS = {"cuda": ("spikeloom-15m", "spikeloom-125m"), "cpu": ("spikeloom-1m",)}
 TARGET_SPEED, TARGET_MEMORY, TARGET_TRAINER, TARGET_LOSS = 0.75, 1 / 1.25, 0.9, 0.98
-BLOCKS, STEPS = 9, 4
-LOGGED = 10  # steps between two lines of the Trainer's log
+BLOCKS, MICRO_BATCHES = 7, 4  # of a block at least
+TRAINER_TOKENS = 6_000_000
+LOGGED = 5  # steps between two lines of the Trainer's log
 
 
-def run(device: str) -> list[Row]:
+def run(device: str, options: Options = ALL) -> Iterator[Row]:
     """Rows for every preset of that device; a CPU compiles nothing and takes the smallest one."""
-    return [row for preset in PRESETS[device] for row in measure(preset, device)]
+    for preset in options.select(PRESETS[device], quick=1):
+        yield from measure(preset, device, options.quick)
 
 
-def measure(preset: str, device: str) -> list[Row]:
+def measure(preset: str, device: str, quick: bool = False) -> Iterator[Row]:
     """Against the dense twin in time and (GPU) memory; the rate loss; the Trainer."""
     torch.set_float32_matmul_precision("high")
-    spiking = load_config(preset, [f"training.compile={str(device == 'cuda').lower()}"])
-    spiking = replace(spiking, training=replace(spiking.training, dead_zone_warmup=0.0))
-    without = replace(spiking, training=replace(spiking.training, target_active_share=None))
-    loops = {
-        "spiking": BareLoop(spiking, device),
-        "without the firing-rate loss": BareLoop(without, device),
-        "dense twin": BareLoop(twin_of(spiking, "dense"), device),
-    }
-    times = _in_turns({name: loop.block for name, loop in loops.items()})
-    speed = {name: 1e3 * loops[name].tokens_per_block / t.ms for name, t in times.items()}
-    memory = {name: loop.peak_memory / 2**20 for name, loop in loops.items()}
-    del loops
-    gc.collect()
-
-    where, ours = device_name(device), speed["spiking"]
-    rows = []
-    for peer, target in (
-        ("dense twin", TARGET_SPEED),
-        ("without the firing-rate loss", TARGET_LOSS),
-    ):
-        case, spread = f"{preset}, bare loop", times["spiking"].spread
-        rows.append(Row(case, where, ours, speed[peer], peer, "tokens/s", target, spread))
+    spiking = _settings(preset, device)
+    loops = {"spiking": BareLoop(spiking, device)}
+    loops["dense twin"] = BareLoop(twin_of(spiking, "dense"), device)
+    times = _in_turns(loops, 3 if quick else BLOCKS)
+    yield _speed_row(preset, loops, times, "dense twin", TARGET_SPEED)
     if device == "cuda":
+        memory = {name: loop.peak_memory / 2**20 for name, loop in loops.items()}
         case, peer = f"{preset}, peak memory", "dense twin"
-        rows.append(Row(case, where, memory["spiking"], memory[peer], peer, "MB", TARGET_MEMORY))
+        where = device_name(device)
+        yield Row(case, where, memory["spiking"], memory[peer], peer, "MB", TARGET_MEMORY)
+    del loops["dense twin"]
+    speed = loops["spiking"].tokens_per_second(times["spiking"])
+    if quick:
+        return
+    without = "without the firing-rate loss"
+    loops[without] = BareLoop(_without_rate_loss(spiking), device)
+    yield _speed_row(preset, loops, _in_turns(loops, BLOCKS), without, TARGET_LOSS)
+    loops.clear()
+    gc.collect()
     trained = trainer_speed(spiking, device)
     case, peer = f"{preset}, spikeloom train", "our bare loop"
-    return [*rows, Row(case, where, trained, ours, peer, "tokens/s", TARGET_TRAINER)]
+    yield Row(case, device_name(device), trained, speed, peer, "tokens/s", TARGET_TRAINER)
+
+
+def _settings(preset: str, device: str) -> RunConfig:
+    """The preset with its dead zones whole from the start, as for most of its training."""
+    run = load_config(preset, [f"training.compile={str(device == 'cuda').lower()}"])
+    return replace(run, training=replace(run.training, dead_zone_warmup=0.0))
+
+
+def _speed_row(
+    preset: str, loops: dict[str, BareLoop], times: dict[str, Timing], peer: str, target: float
+) -> Row:
+    ours, theirs = (loops[name].tokens_per_second(times[name]) for name in ("spiking", peer))
+    where, spread = device_name(loops["spiking"].device), times["spiking"].spread
+    return Row(f"{preset}, bare loop", where, ours, theirs, peer, "tokens/s", target, spread)
 
 
 class BareLoop:
@@ -97,7 +108,8 @@ class BareLoop:
         context = self.config.context or run.model.max_position_embeddings
         shape = (self.config.batch_size, context)
         self.batch = torch.randint(run.model.vocab_size, shape, device=device)
-        self.tokens_per_block = STEPS * self.config.gradient_accumulation * self.batch.numel()
+        self.steps = max(1, MICRO_BATCHES // self.config.gradient_accumulation)
+        self.tokens_per_block = self.steps * self.config.gradient_accumulation * self.batch.numel()
         self.peak_memory = 0
         self.block()  # compiles, and makes the optimizer's state
         if device == "cuda":
@@ -105,8 +117,11 @@ class BareLoop:
             self.block()
             self.peak_memory = torch.cuda.max_memory_allocated() - before
 
+    def tokens_per_second(self, block: Timing) -> float:
+        return 1e3 * self.tokens_per_block / block.ms
+
     def block(self) -> None:
-        for _ in range(STEPS):
+        for _ in range(self.steps):
             self._step()
         if self.device == "cuda":
             torch.cuda.synchronize()
@@ -129,19 +144,25 @@ def _without_rate_loss(run: RunConfig) -> RunConfig:
     return replace(run, training=replace(run.training, target_active_share=None))
 
 
-def _in_turns(blocks: dict[str, Callable[[], None]]) -> dict[str, Timing]:
-    times: dict[str, list[float]] = {name: [] for name in blocks}
-    for _ in range(BLOCKS):
-        for name, block in blocks.items():
+def _in_turns(loops: dict[str, BareLoop], blocks: int) -> dict[str, Timing]:
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(blocks):
+        for name, loop in loops.items():
             begin = time.perf_counter()
-            block()
+            loop.block()
             times[name].append(1e3 * (time.perf_counter() - begin))
     return {name: summarise(ms) for name, ms in times.items()}
 
 
 def trainer_speed(run: RunConfig, device: str) -> float:
     """Tokens per second of `spikeloom train`, from the second half of its log."""
-    steps = 12 * LOGGED if device == "cuda" else 4 * LOGGED
+    per_step = (
+        run.training.batch_size
+        * run.training.gradient_accumulation
+        * (run.training.context or run.model.max_position_embeddings)
+    )
+    logs = min(max(TRAINER_TOKENS // (per_step * LOGGED), 6), 24) if device == "cuda" else 6
+    steps = logs * LOGGED
     given: dict[str, Any] = {
         "max_steps": steps,
         "log_every": LOGGED,
@@ -156,7 +177,6 @@ def trainer_speed(run: RunConfig, device: str) -> float:
         log = json.loads((out / "trainer_state.json").read_text())["log_history"]
     seconds = {entry["step"]: entry["seconds"] for entry in log if "loss" in entry}
     first, last = steps // 2, steps - LOGGED  # the last line may wait for the evaluation
-    per_step = config.batch_size * config.gradient_accumulation * run.model.max_position_embeddings
     return (last - first) * per_step / (seconds[last] - seconds[first])
 
 

@@ -329,24 +329,41 @@ def bench(
     picture_file: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE", help="Draw the curve (decode).")
     ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few sizes: a look in seconds.")] = False,
+    case: Annotated[
+        str | None, typer.Option(metavar="CASE", help="Only this case: a preset, a size, a neuron.")
+    ] = None,
+    slow_peers: Annotated[
+        bool, typer.Option("--slow-peers", help="Peers that compile or tune for long, too.")
+    ] = False,
     json_file: Json = None,
 ) -> None:
     """Measure ours beside its peers, in one process, as ratios (more than 1: ours is better).
 
-    Peers are installed for this only: benchmarks/README.md says which, and what was measured.
+    Rows are printed, and written to the JSON file, as they are measured. Peers are installed for
+    this only: benchmarks/README.md says which, and how each figure is reproduced.
     """
     from spikeloom.bench import NAMES, load, picture
-    from spikeloom.bench.rows import machine, to_markdown
+    from spikeloom.bench.options import Options
+    from spikeloom.bench.rows import HEAD, machine, markdown_line
 
     if name == "list":
         print("\n".join(f"{key:10} {what}" for key, what in NAMES.items()))
         return
     draw = None if picture_file is None else picture(name)
-    rows = load(name)(device_of(device))
-    print(to_markdown(rows))
+    run, where, on = load(name), device_of(device), machine()
+    rows: list[Any] = []
+    report: dict[str, Any] = {"results": [], "machine": on, "complete": False}
+    for row in run(where, Options(quick, slow_peers, case)):
+        if not rows:
+            print(HEAD)
+        print(markdown_line(row), flush=True)
+        rows.append(row)
+        report["results"].append(row.as_json())
+        write_json(report, json_file)  # an interrupted run leaves what it measured
+    write_json({**report, "complete": True}, json_file)
     if draw is not None and picture_file is not None:
         draw(rows, picture_file)
-    write_json({"results": [row.as_json() for row in rows], "machine": machine()}, json_file)
 
 
 def _verifiable(name: str, text: str | None) -> tuple[Any, Any]:

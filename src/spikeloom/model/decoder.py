@@ -141,25 +141,38 @@ class Decoder(nn.Module):
         state: DecoderState | None = None,
     ) -> tuple[Tensor, Tensor]:
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        T = self.config.num_steps
         tokens = view_tokens(x.shape[:2], x.device, position_ids, attention_mask, state)
+        y, new_states, rates = self.run(x, tokens, None if state is None else state.layers)
+        if state is not None:
+            state.layers = new_states
+            state.advance(tokens.positions, tokens.segments, tokens.plain)
+        return y, rates
+
+    def run(
+        self, x: Tensor, tokens: TokenView, states: list[LayerState] | None
+    ) -> tuple[Tensor, list[LayerState], Tensor]:
+        """Embedded tokens `[B, L, D]` through all layers, given where they stand.
+
+        Returns what the head neuron emits, the new states of the layers and of the head, and the
+        channel rates.
+        """
+        T = self.config.num_steps
         view = tokens.repeat(T)
         x = x.repeat_interleave(T, dim=0) if T > 1 else x  # a static input for all steps
+        before: list[LayerState | None] = [None] * (len(self.layers) + 1)
+        if states is not None:
+            before = [*states]
         rates: list[Tensor] = []
-        for i, layer in enumerate(self.layers):
-            x, new_state, layer_rates = layer(x, view, None if state is None else state.layers[i])
+        after: list[LayerState] = []
+        for layer, state in zip(self.layers, before, strict=False):
+            x, new_state, layer_rates = layer(x, view, state)
             rates.append(layer_rates)
-            if state is not None:
-                state.layers[i] = new_state
-        y, membrane, rate = self.head_neuron(
-            x, state.layers[-1].get("head") if state else None, view.starts, self.norm
-        )
-        if state is not None:
-            state.layers[-1] = _with({}, head=membrane)
-            state.advance(tokens.positions, tokens.segments, tokens.plain)
+            after.append(new_state)
+        head = before[-1] or {}
+        y, membrane, rate = self.head_neuron(x, head.get("head"), view.starts, self.norm)
         if T > 1:
             y = y.unflatten(0, (-1, T)).mean(1)  # rate code: the head reads the mean of its steps
-        return y, torch.cat([*rates, rate[None]])
+        return y, [*after, _with({}, head=membrane)], torch.cat([*rates, rate[None]])
 
 
 def _with(state: LayerState, **membranes: Tensor | None) -> LayerState:

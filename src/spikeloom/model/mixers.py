@@ -68,8 +68,7 @@ class SoftmaxAttention(Mixer):
             v, chosen, membrane, rates = self.salience(y, v, state, view)
         q, k = rotate(q, k, view.positions, self.rope_theta)
         if state:
-            k = torch.cat([state["keys"], k], dim=2)
-            v = torch.cat([state["values"], v], dim=2)
+            k, v = view.join(state["keys"], k), view.join(state["values"], v)
             chosen = None if chosen is None else torch.cat([state["chosen"], chosen], dim=1)
         window = self.layer.sliding_window
         if view.plain and window is not None and q.shape[2] == 1:

@@ -154,6 +154,10 @@ class TokenView:
             self.plain,
         )
 
+    def join(self, kept: Tensor, new: Tensor) -> Tensor:
+        """Keys or values of the tokens kept and of the new ones, `[B, H, n + L, K]`."""
+        return torch.cat([kept, new], dim=2)
+
     @property
     def ends_reversed(self) -> Tensor | None:
         """Where a document starts for one who reads the row from its end, `[B, L]`."""

@@ -13,8 +13,8 @@ DEVICES = [
     pytest.param("cpu", marks=pytest.mark.skipif(GPU, reason="compiled for the GPU here")),
     pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not GPU, reason="no GPU")]),
 ]
-# One channel, one output, more than one list of channels, more than one block of outputs.
-SIZES = [(1, 1), (70, 33), (5000, 50), (300, 2200)]
+# One channel and output, one slice, more slices than are added up at once, many blocks of outputs.
+SIZES = [(1, 1), (60, 33), (2100, 50), (130, 600)]
 
 
 def make(d_in, d_out, rate, dtype="bfloat16", device="cpu"):
@@ -30,15 +30,15 @@ def make(d_in, d_out, rate, dtype="bfloat16", device="cpu"):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize(("d_in", "d_out"), SIZES)
 def test_equals_the_specification(d_in, d_out, dtype, device):
-    for rate in (0.0, 0.1, 1.0):
+    kinds = (torch.float32, torch.bfloat16, torch.int64)
+    for rate, kind in zip((0.0, 1.0, 0.1), kinds, strict=True):
         payload, weights = make(d_in, d_out, rate, dtype, device)
         expected = naive.event_matvec(payload, weights)
         bound = (payload.abs().float() @ weights.dequantised().abs().t()).clamp(min=1e-6)
-        for kind in (torch.float32, torch.bfloat16, torch.int64):
-            y = gather.event_matvec(payload.to(kind), weights)
-            assert y.shape == (d_out,)
-            assert y.dtype == torch.float32
-            assert ((y - expected).abs() <= 1e-6 * bound).all()
+        y = gather.event_matvec(payload.to(kind), weights)
+        assert y.shape == (d_out,)
+        assert y.dtype == torch.float32
+        assert ((y - expected).abs() <= 1e-6 * bound).all()
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -48,13 +48,29 @@ def test_silent_channels_are_not_read(device):
     assert gather.event_matvec(payload, weights).isfinite().all()
 
 
-@pytest.mark.parametrize("d_out", [1, 33, 2048, 3072, 8192, 16384, 150_000])
-def test_blocks_of_outputs_are_powers_of_two_that_fill_the_gpu(d_out):
-    columns = gather.block_of(d_out)
-    assert columns & (columns - 1) == 0
-    programs = -(-d_out // columns)
-    assert programs <= gather.PROGRAMS or columns == gather.WIDEST
-    assert programs > gather.PROGRAMS // 2 or columns == gather.NARROWEST
+@pytest.mark.parametrize("launch", gather.LAUNCHES)
+def test_every_launch_computes_the_same(launch, monkeypatch):
+    monkeypatch.setattr(gather, "launch_of", lambda *_: launch)
+    payload, weights = make(300, 520, 0.3, device="cuda" if GPU else "cpu")
+    y = gather.event_matvec(payload, weights)
+    torch.testing.assert_close(y, naive.event_matvec(payload, weights), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_counters_are_left_as_they_were_found(device):
+    payload, weights = make(2100, 50, 0.1, device=device)
+    for _ in range(2):
+        gather.event_matvec(payload, weights)
+    assert not gather._counters[weights.data.device].any()
+
+
+@pytest.mark.parametrize("d_out", [1, 33, 2048, 8192, 16384, 150_000])
+@pytest.mark.parametrize("d_in", [1, 768, 4096, 16384])
+def test_a_launch_fills_the_gpu_and_leaves_little_to_add_up(d_in, d_out):
+    columns, channels, _, _ = gather.launch_of(d_in, d_out)
+    blocks, slices = -(-d_out // columns), -(-d_in // channels)
+    assert blocks * slices <= 2 * gather.PROGRAMS or channels == 256
+    assert slices <= gather.MOST_SLICES or channels == 256
 
 
 def test_the_operator_is_registered_as_torch_wants_it():

@@ -53,16 +53,14 @@ def test_a_missing_triton_is_said_once(monkeypatch, capsys):
 
 
 def test_what_the_programs_do_not_take_is_said(monkeypatch, capsys):
-    emission = pytest.importorskip("spikeloom.ops.lif.emission", reason="needs Triton")
     monkeypatch.setattr(dispatch, "TRITON", True)
-    monkeypatch.setattr(dispatch, "emission", emission, raising=False)
     assert dispatch._runs_in_triton(OnGpu())
     assert not dispatch._runs_in_triton(OnGpu(torch.float64))
-    assert not dispatch._runs_in_triton(OnGpu(), whole_rows=True)
+    assert not dispatch._runs_in_triton(OnGpu(), widest=8192)
     said = capsys.readouterr().err.splitlines()
     assert [line.rpartition(": ")[2] for line in said] == [
         "they compute in float32, not float64",
-        "they hold rows of at most 8192 channels",
+        "here they take at most 8192 channels, not 10000",
     ]
 
 

@@ -24,9 +24,10 @@ import triton.language as tl
 # exp(-110) is 0 in float32: clamping there changes nothing and keeps the running sums precise.
 WEAKEST = tl.constexpr(-110.0)
 LOG2_E = tl.constexpr(1.4426950408889634)
+ANY_LENGTH = ["L", "N"]  # one program for all lengths: what compiles twice is waited for twice
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_LENGTH)
 def running_decays(log_decay, starts, decay, segment, strides, H, L, N, C: tl.constexpr):
     """Running sums of the log decay (base 2) and of document starts, within each chunk.
 
@@ -44,7 +45,7 @@ def running_decays(log_decay, starts, decay, segment, strides, H, L, N, C: tl.co
         tl.store(segment + batch * N * C + t, tl.cumsum(begun, 0), mask=head == 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_LENGTH)
 def scan(
     a,
     b,
@@ -165,7 +166,7 @@ def scan(
         tl.store(last + bh * W * X + cell, state)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_LENGTH)
 def join_segments(
     decay,
     segment,
@@ -208,7 +209,7 @@ def join_segments(
     tl.store(last + bh * SIZE + cell, state)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_LENGTH)
 def decay_gradient(
     query_rows,
     key_rows,

@@ -1,12 +1,16 @@
 """The event-driven product on a GPU: one launch, and nothing that waits for a count.
 
-Every Triton program owns a block of outputs. It lists the channels that fired (a running count
-gives each its place), then adds up its columns of their rows alone. That all programs write the
-same list costs less than a second launch; sums have one order, so results repeat exactly; and the
-number of rows never leaves the GPU, so a CUDA graph may hold the product.
+The grid is blocks of outputs times slices of channels, so many programs that their loads fill the
+memory bus. A program lists the channels of its slice that fired (a running count gives each its
+place, a comparison turns places into a list), adds up its columns of their rows alone, and leaves
+the sum behind. Whichever program of a block of outputs comes last adds these up, slice by slice:
+sums have one order, so results repeat exactly. The number of rows never leaves the GPU, so a CUDA
+graph may hold the product.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import triton
@@ -15,14 +19,38 @@ from torch import Tensor
 
 from spikeloom.ops.event.weights import InputMajor
 
-PROGRAMS = 128  # about one per multiprocessor: output blocks are as wide as that allows
-NARROWEST, WIDEST = 16, 128
-LISTED = 2048  # channels looked at together
-VALUES = 16384  # weights in flight in a program
+PROGRAMS = 1024  # about eight per multiprocessor of an H100: one wave
+MOST_SLICES = 32  # so that the last program of a block has little left to do
+SUMMED = tl.constexpr(16)  # slices added up at once
+TICKETS = 1 << 20  # counters; a product takes one per block of outputs
+
+
+class Launch(NamedTuple):
+    """Columns and channels of a program, rows it asks for at once, warps."""
+
+    columns: int
+    channels: int
+    rows: int
+    warps: int
+
+
+# What `benchmarks/sweep_gather.py` compares.
+LAUNCHES = (
+    Launch(128, 128, 32, 4),
+    Launch(128, 256, 32, 4),
+    Launch(256, 128, 16, 4),
+    Launch(256, 256, 32, 4),
+    Launch(256, 256, 32, 8),
+    Launch(512, 256, 32, 8),
+)
 
 
 def event_matvec(payload: Tensor, weights: InputMajor) -> Tensor:
-    """Same arguments and result as `naive.event_matvec`, on a GPU."""
+    """Same arguments and result as `naive.event_matvec`, on a GPU.
+
+    Before a CUDA graph is captured, call it once outside: it is compiled, and counts arrivals in
+    memory that no graph may own.
+    """
     return _event_matvec(payload.contiguous(), weights.data, weights.scale)
 
 
@@ -33,24 +61,27 @@ def event_matvec(payload: Tensor, weights: InputMajor) -> Tensor:
 )
 def _event_matvec(payload, data, scale):  # type: ignore[no-untyped-def]
     d_in, d_out = data.shape
-    columns = block_of(d_out)
-    programs = triton.cdiv(d_out, columns)
+    launch = launch_of(d_in, d_out)
+    blocks, slices = triton.cdiv(d_out, launch.columns), triton.cdiv(d_in, launch.channels)
     y = _event_matvec_fake(payload, data, scale)
-    fired = torch.empty(programs, d_in, dtype=torch.int32, device=payload.device)
-    _gather[(programs,)](
-        payload,
-        data,
-        scale,
-        fired,
-        y,
-        d_in,
-        d_out,
-        data.stride(0),
-        LISTED=min(LISTED, triton.next_power_of_2(d_in)),
-        ROWS=VALUES // columns,
-        COLUMNS=columns,
-        num_warps=8,
-    )
+    parts = y if slices == 1 else torch.empty(slices, d_out, device=y.device)
+    with torch.cuda.device_of(y):
+        _gather[(blocks, slices)](
+            payload,
+            data,
+            scale,
+            parts,
+            _tickets(y.device, blocks),
+            y,
+            d_in,
+            d_out,
+            data.stride(0),
+            slices,
+            CHANNELS=launch.channels,
+            ROWS=launch.rows,
+            COLUMNS=launch.columns,
+            num_warps=launch.warps,
+        )
     return y
 
 
@@ -59,45 +90,80 @@ def _event_matvec_fake(payload, data, scale):  # type: ignore[no-untyped-def]
     return payload.new_empty(data.shape[1], dtype=torch.float32)
 
 
-def block_of(d_out: int) -> int:
-    """Columns of a program: a power of two that gives about `PROGRAMS` programs."""
-    return min(max(triton.next_power_of_2(triton.cdiv(d_out, PROGRAMS)), NARROWEST), WIDEST)
+def launch_of(d_in: int, d_out: int) -> Launch:
+    """Wide rows where there are many columns, and slices that make about `PROGRAMS` programs."""
+    columns = 256 if d_out >= 8192 else 128
+    wanted = d_in * triton.cdiv(d_out, columns) // PROGRAMS
+    channels = triton.next_power_of_2(max(wanted, triton.cdiv(d_in, MOST_SLICES)))
+    return Launch(columns, min(max(channels, 64), 256), 32, 4)
 
 
-@triton.jit
+_counters: dict[torch.device, Tensor] = {}
+_taken = 0
+
+
+def _tickets(device: torch.device, blocks: int) -> Tensor:
+    """Zeros that count arrivals, and are zeros again after the product.
+
+    They are taken in turns from a long ring, so that products on several streams do not share them.
+    """
+    global _taken
+    if device not in _counters:
+        _counters[device] = torch.zeros(TICKETS, dtype=torch.int32, device=device)
+    blocks = triton.cdiv(blocks, 4) * 4  # so that every place is as well aligned as the first
+    begin = _taken if _taken + blocks <= TICKETS else 0
+    _taken = begin + blocks
+    return _counters[device][begin:]
+
+
+@triton.jit(do_not_specialize=["d_in", "slices"])
 def _gather(
     payload,
     data,
     scale,
-    fired,
+    parts,
+    tickets,
     y,
     d_in,
     d_out,
     stride,
-    LISTED: tl.constexpr,
+    slices,
+    CHANNELS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """`y[j] = sum_i payload[i] * scale[i] * data[i, j]`; `fired` is room for `[programs, d_in]`."""
-    fired += tl.program_id(0).to(tl.int64) * d_in
-    count = 0
-    for start in range(0, d_in, LISTED):
-        i = start + tl.arange(0, LISTED)
-        fires = tl.load(payload + i, mask=i < d_in, other=0) != 0
-        place = count + tl.cumsum(fires.to(tl.int32), 0) - 1
-        tl.store(fired + place, i, mask=fires)
-        count += tl.sum(fires.to(tl.int32), 0)
-    tl.debug_barrier()  # the list is written by all threads before any reads it
+    """`y[j] = sum_i payload[i] * scale[i] * data[i, j]`; `parts` is `[slices, d_out]`."""
+    block, part = tl.program_id(0), tl.program_id(1)
+    j = block * COLUMNS + tl.arange(0, COLUMNS)
+    there = j < d_out
+    channel = tl.arange(0, CHANNELS)
+    first = part * CHANNELS
+    spikes = tl.load(payload + first + channel, mask=first + channel < d_in, other=0)
+    fires = (spikes != 0).to(tl.int32)
+    place = tl.where(fires != 0, tl.cumsum(fires, 0) - 1, -1)
+    count = tl.sum(fires, 0)
 
-    j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros([COLUMNS], tl.float32)
     for start in range(0, count, ROWS):
-        place = start + tl.arange(0, ROWS)
-        listed = place < count
-        i = tl.load(fired + place, mask=listed, other=0)
+        slot = start + tl.arange(0, ROWS)
+        listed = slot < count
+        i = first + tl.sum(tl.where(place[None, :] == slot[:, None], channel[None, :], 0), 1)
         at = data + i.to(tl.int64)[:, None] * stride + j[None, :]
-        rows = tl.load(at, mask=listed[:, None] & (j < d_out)[None, :], other=0)
+        rows = tl.load(at, mask=listed[:, None] & there[None, :], other=0)
         coefficient = tl.load(payload + i, mask=listed, other=0).to(tl.float32)
         coefficient *= tl.load(scale + i, mask=listed, other=0)
         total += tl.sum(rows.to(tl.float32) * coefficient[:, None], 0)
-    tl.store(y + j, total, mask=j < d_out)
+    if slices == 1:
+        tl.store(y + j, total, mask=there)
+    else:
+        tl.store(parts + part.to(tl.int64) * d_out + j, total, mask=there)
+        tl.debug_barrier()  # all threads have written before one says so
+        if tl.atomic_add(tickets + block, 1, sem="acq_rel") == slices - 1:
+            total = tl.zeros([COLUMNS], tl.float32)
+            for begin in range(0, slices, SUMMED):
+                s = begin + tl.arange(0, SUMMED)
+                at = parts + s.to(tl.int64)[:, None] * d_out + j[None, :]
+                valid = (s < slices)[:, None] & there[None, :]
+                total += tl.sum(tl.load(at, mask=valid, other=0, cache_modifier=".cg"), 0)
+            tl.store(y + j, total, mask=there)
+            tl.store(tickets + block, 0)

@@ -11,12 +11,12 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from spikeloom.ops.lif import memoryless, naive
+from spikeloom.ops.lif import memoryless, naive, recurrent
 
 GPU_BUILD = torch.version.cuda is not None or torch.version.hip is not None
 TRITON = GPU_BUILD and importlib.util.find_spec("triton") is not None
 if TRITON:  # a CPU build of torch never loads Triton
-    from spikeloom.ops.lif import emission, scan
+    from spikeloom.ops.lif import emission, recurrent_scan, scan
 
 # Memoryless neurons: whether the Triton program replaces what torch.compile fuses by itself.
 FUSE_NORM = True  # the neurons right behind an RMSNorm
@@ -48,6 +48,15 @@ def graded_lif(
     return naive.graded_lif(x, theta, initial_state, **neuron)
 
 
+def recurrent_lif(
+    x: Tensor, weight: Tensor, initial_state: recurrent.State | None = None, **neuron
+) -> tuple[Tensor, recurrent.State]:
+    """As `recurrent.recurrent_lif`; on a GPU the state that comes out is float32."""
+    if _runs_in_triton(x, widest=_widest_recurrent()):
+        return recurrent_scan.recurrent_lif(x, weight, initial_state, **neuron)
+    return recurrent.recurrent_lif(x, weight, initial_state, **neuron)
+
+
 def graded_emission(
     x: Tensor, bias: Tensor, theta: Tensor, norm: nn.Module | None = None, **neuron
 ) -> tuple[Tensor, Tensor]:
@@ -56,24 +65,32 @@ def graded_emission(
         if FUSE_PLAIN and _runs_in_triton(x):
             return emission.graded_emission(x, bias, theta, **neuron)
         return memoryless.graded_emission(x + bias, theta, **neuron)
-    if FUSE_NORM and isinstance(norm, nn.RMSNorm) and _runs_in_triton(x, whole_rows=True):
+    if FUSE_NORM and isinstance(norm, nn.RMSNorm) and _runs_in_triton(x, widest=_widest_norm()):
         return emission.normed_emission(x, norm.weight, bias, theta, eps=norm.eps or 0.0, **neuron)
     return memoryless.graded_emission(norm(x) + bias, theta, **neuron)
 
 
-def _runs_in_triton(x: Tensor, whole_rows: bool = False) -> bool:
+def _runs_in_triton(x: Tensor, widest: int | None = None) -> bool:
     if not x.is_cuda:
         return False
     if not TRITON:
         reason = "Triton is not installed"
     elif x.dtype == torch.float64:
         reason = "they compute in float32, not float64"
-    elif whole_rows and x.shape[-1] > emission.WIDEST_NORM:
-        reason = f"they hold rows of at most {emission.WIDEST_NORM} channels"
+    elif widest is not None and x.shape[-1] > widest:
+        reason = f"here they take at most {widest} channels, not {x.shape[-1]}"
     else:
         return True
     _say_once(reason)
     return False
+
+
+def _widest_norm() -> int | None:
+    return emission.WIDEST_NORM if TRITON else None
+
+
+def _widest_recurrent() -> int | None:
+    return recurrent_scan.WIDEST if TRITON else None
 
 
 def _say_once(reason: str) -> None:

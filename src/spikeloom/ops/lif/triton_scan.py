@@ -22,7 +22,7 @@ import triton.language as tl
 from spikeloom.ops.lif.triton_step import bound, charge, fire, reset, slope
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["S"])  # one program for all lengths
 def scan_forward(
     x, x_strides, starts, starts_strides, v_first, theta, beta, numbers,
     spikes, spikes_strides, v_last, checkpoints,
@@ -92,7 +92,7 @@ def _forward_chunk(
     return v
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["S"])
 def scan_backward(
     x, x_strides, starts, starts_strides, v_first, theta, beta, numbers, checkpoints,
     grad, grad_strides, grad_last, grad_x, grad_x_strides, grad_first, grad_theta, grad_beta,

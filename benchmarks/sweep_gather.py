@@ -1,0 +1,42 @@
+"""Microseconds of the event-driven product under every launch in its table, on a GPU (20 s).
+
+usage: PYTHONPATH=src python benchmarks/sweep_gather.py
+"""
+
+from unittest.mock import patch
+
+import torch
+
+from spikeloom.bench import event
+from spikeloom.bench.timing import time_cuda
+from spikeloom.ops.event import gather
+
+RATE = 0.1
+
+
+def launched(launch, work):
+    """`work` under that launch instead of the shipped choice."""
+
+    def run():
+        with patch.object(gather, "launch_of", lambda *_: launch):
+            return work()
+
+    return run
+
+
+def main():
+    torch.manual_seed(0)
+    for name, (d_in, d_out) in event.SIZES.items():
+        chain = [event.draw_weights(d_in, d_out) for _ in range(event.CHAIN)]
+        payload = event.draw_payload(d_in, RATE)
+        ours = event.product(payload, chain)
+        works = {"shipped": ours, **event.dense_products(payload, chain)}
+        works |= {str(tuple(launch)): launched(launch, ours) for launch in gather.LAUNCHES}
+        times = time_cuda(works, rounds=10)
+        print(f"{name}, shipped {tuple(gather.launch_of(d_in, d_out))}")
+        for work, (ms, spread) in sorted(times.items(), key=lambda item: item[1].ms):
+            print(f"  {1e3 * ms / event.CHAIN:8.2f} us  {spread:4.0%}  {work}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
