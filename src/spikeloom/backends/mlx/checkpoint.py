@@ -36,7 +36,12 @@ def load(directory: Path) -> Model:
     model, weights = Model(config), read_weights(directory)
     weights = model.sanitize(weights)
     if (how := quantization(directory)) is not None:
-        nn.quantize(model, **how, class_predicate=lambda name, _: f"{name}.scales" in weights)
+        nn.quantize(
+            model,
+            group_size=how["group_size"],
+            bits=how["bits"],
+            class_predicate=lambda name, _: f"{name}.scales" in weights,
+        )
     check(directory, model, weights)
     model.load_weights(list(weights.items()))
     mx.eval(model.parameters())
@@ -45,15 +50,20 @@ def load(directory: Path) -> Model:
 
 def read_weights(directory: Path) -> Weights:
     """All weights by name, of one file or several."""
-    weights: Weights = {}
+    weights: dict[str, Any] = {}
     for file in sorted(directory.glob("model*.safetensors")):
-        weights |= mx.load(str(file))
+        weights.update(mx.load(str(file)))  # type: ignore[arg-type]
     return weights
+
+
+def weights_of(model: Model) -> Weights:
+    """All weights by the names they have in checkpoints."""
+    return dict(tree_flatten(model.parameters()))  # type: ignore[arg-type]
 
 
 def check(directory: Path, model: Model, weights: Weights) -> None:
     """Refuse weights that are missing, foreign, or of another shape than the config asks for."""
-    wanted = {name: w.shape for name, w in tree_flatten(model.parameters())}
+    wanted = {name: w.shape for name, w in weights_of(model).items()}
     for name in sorted(wanted.keys() | weights.keys()):
         found = weights[name].shape if name in weights else "missing"
         if found != wanted.get(name):
@@ -69,7 +79,7 @@ def save(directory: Path, model: Model, how: dict[str, int] | None = None) -> No
         model: what is saved.
         how: `{group_size, bits}` of a quantised model.
     """
-    weights = dict(tree_flatten(model.parameters()))
+    weights = weights_of(model)
     kind: dict[str, Any] = {"architectures": ["SpikeloomForCausalLM"], "model_type": MODEL_TYPE}
     dtype = str(model.model.decoder.norm.weight.dtype).removeprefix("mlx.core.")
     extra = {} if how is None else {"quantization": how}

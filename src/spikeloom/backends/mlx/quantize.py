@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 from mlx import nn
-from mlx.utils import tree_flatten
 
 from spikeloom.backends.mlx import checkpoint
 from spikeloom.backends.mlx.decoder import Model
@@ -71,7 +70,7 @@ def quantize_checkpoint(
 
 def nbytes(model: Model) -> int:
     """Memory of all weights, in bytes."""
-    return sum(w.nbytes for _, w in tree_flatten(model.parameters()))
+    return sum(w.nbytes for w in checkpoint.weights_of(model).values())
 
 
 def _smaller(width: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import mlx.core as mx
 
@@ -29,9 +30,9 @@ SLOPES: dict[str, Function] = {
 
 def with_slope(function: Function, slope: Function) -> Function:
     """`function`, with `slope` as its derivative."""
-    custom = mx.custom_function(function)
+    custom: Any = mx.custom_function(function)
     custom.vjp(lambda u, cotangent, _: cotangent * slope(u))
-    return custom
+    return custom  # type: ignore[no-any-return]
 
 
 @lru_cache

@@ -43,7 +43,7 @@ class Learner:
         self.optimizer.step(mean[1], factor)
         _, loss, share = mean[0]
         mx.eval(self.model.parameters(), loss, share)
-        return loss.item(), share.item()
+        return float(loss.item()), float(share.item())
 
     def gradients(self, config: ModelConfig) -> Callable[..., Any]:
         """Rows to `losses` and gradients; compiled, once for every stage of the dead zones."""
@@ -62,8 +62,8 @@ class Learner:
     def evaluate(self, rows: Array) -> tuple[float, float]:
         """Loss and active share of rows `[B, L]`."""
         self.gradients(self.config)  # dead zones are fully open
-        _, loss, share = losses(self.model, mx.array(rows))
-        return loss.item(), share.item()
+        found: Any = losses(self.model, mx.array(rows))
+        return found[1].item(), found[2].item()
 
     def save(self, directory: Path) -> None:
         """`config.json` and `model.safetensors`, in float32."""
