@@ -27,15 +27,15 @@ bench() {  # bench STEP SECONDS NAME OPTION...
 check() { step "$1" "$2" "$python" -m pytest -q -x -p no:cacheprovider -m gpu "${@:3}"; }
 
 wanted=$*
-check check-event 20 tests/ops/event/test_gather.py
 bench event 25 event
-check check-recurrent 20 tests/ops/lif/test_recurrent_scan.py
-bench recurrent 30 recurrent
 bench attention 30 attention --quick
 bench lif 25 lif --quick
 bench scan 30 scan --quick
 bench decode 60 decode --case spikeloom-15m
+bench recurrent 30 recurrent
 bench train-15m 60 train --case spikeloom-15m --quick
+check check-recurrent 20 tests/ops/lif/test_recurrent_scan.py
+check check-event 20 tests/ops/event/test_gather.py
 # Only when asked for by name: what takes longer.
 if [ -n "$wanted" ]; then
   step sweep-gather 40 "$python" -W ignore benchmarks/sweep_gather.py

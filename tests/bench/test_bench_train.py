@@ -27,6 +27,7 @@ def tiny(monkeypatch):
     preset = train.load_config
     monkeypatch.setattr(train, "load_config", lambda name, more: preset(name, [*TINY, *more]))
     monkeypatch.setattr(train, "BLOCKS", 3)
+    monkeypatch.setattr(train, "python_docs", lambda: ["few words make a text when drawn again"])
 
 
 def test_every_row():
