@@ -10,7 +10,16 @@ from spikeloom.inference.graph_step import GraphStep
 PROMPT = [3, 14, 15, 9, 26]
 
 
-@pytest.mark.parametrize("name", NAMES)
+REFUSED = {"key stride": "key_stride", "salience": "salience", "predictive": "predictive"}
+
+
+@pytest.mark.parametrize(("name", "key"), REFUSED.items())
+def test_what_it_lacks_is_refused_by_name(name, key):
+    with pytest.raises(ConfigError, match=rf"layers\[0\].{key}"):
+        GraphStep(build(name), max_length=12)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in REFUSED])
 def test_it_continues_as_generate_does(name):
     model = build(name)
     ours = GraphStep(model, max_length=12).generate(PROMPT, 7)

@@ -17,6 +17,7 @@ from spikeloom.errors import ConfigError
 from spikeloom.model import SpikeloomForCausalLM
 from spikeloom.model.state import LayerState, TokenView
 
+_OUT_OF_REACH = {"key_stride", "salience", "predictive"}  # which keys count depends on the text
 _CACHES = ("keys", "values")  # written at the token's place; all other states are replaced
 
 
@@ -56,7 +57,7 @@ class GraphStep:
         self, model: SpikeloomForCausalLM, max_length: int, compiled: bool = False
     ) -> None:
         for i, layer in enumerate(model.config.architecture.layer_list):
-            for name in layer.extras:
+            for name in set(layer.extras) & _OUT_OF_REACH:
                 raise ConfigError(f"layers[{i}].{name}: the step of static shape does not have it")
         self.model = model.eval()
         self.max_length = max_length
