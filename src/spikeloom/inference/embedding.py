@@ -1,11 +1,12 @@
-"""A vector for a text, or for each of its tokens: the mean of the final residual stream.
+"""A vector for a text, or for each of its tokens, from the final residual stream.
 
-    token      rms(x_i)                 x is the residual stream before the head's norm and neuron
-    text       mean_i rms(x_i)          over the tokens of the text, the document mark left out
+    token      rms(x_i)           x is the residual stream before the head's norm and neuron
+    text       mean_i rms(x_i)    over the tokens of the text, the document mark left out
+               rms(x_last)        where the head reads the last token only: causal classifiers
 
 rms divides by the root mean square, so that every token of a text counts the same. The residual is
-what all heads share; the head neuron's emissions are that, rounded and mostly silenced for one of
-them (docs/models/spike-transformer.md has both measured). Neighbours are found by cosine.
+what all heads share; docs/models/spike-transformer.md compares it with the head neuron's emissions.
+Neighbours are found by cosine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from spikeloom import tokenizers
 from spikeloom.errors import ConfigError, DataError
+from spikeloom.model import SpikeloomForSequenceClassification
 
 Level = Literal["token", "sentence"]
 
@@ -50,6 +52,8 @@ class Embedder:
         self._tokenizer = tokenizer
         self._backend = tokenizers.literal(tokenizer)
         self._context = model.config.max_position_embeddings
+        classifier = isinstance(model, SpikeloomForSequenceClassification)
+        self._last_only = classifier and not model.config.bidirectional
 
     def embed(self, texts: Sequence[str], level: Level = "sentence") -> list[Embedding]:
         """One vector a text, or all vectors of all tokens in their order.
@@ -67,7 +71,8 @@ class Embedder:
                 raise DataError(f"text {i}: {text!r} is empty: there is nothing to embed")
             vectors = self._vectors(pieces.ids).numpy()
             if level == "sentence":
-                found.append(Embedding(text, vectors.mean(0)))
+                whole = vectors[-1] if self._last_only else vectors.mean(0)
+                found.append(Embedding(text, whole))
             else:
                 spelled = [text[start:end] for start, end in pieces.offsets]
                 found += map(Embedding, spelled, vectors)
