@@ -39,7 +39,7 @@ def run(device: str, options: Options = ALL) -> list[Row]:
     for size in options.select(SIZES, quick=1):
         measured = batches(size)
         crossings = {share: crossing(by_batch) for share, by_batch in measured.items()}
-        print(f"{size}: dense products are faster from these batches on: {crossings}")
+        print(f"CROSSING of {size}: {crossings}", flush=True)
         rows += [row for by_batch in measured.values() for row in by_batch.values()]
     return rows
 
