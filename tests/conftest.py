@@ -1,10 +1,13 @@
 """What every test shares."""
 
 import os
+import sys
+from typing import NamedTuple
 
 import pytest
 import torch
 
+from spikeloom import cli
 from web_server import Site
 
 if not torch.cuda.is_available():
@@ -35,3 +38,26 @@ def client():
 
     with Client(Manners(contact="me@example.org", first_wait=0.01, timeout=0.5)) as client:
         yield client
+
+
+class Run(NamedTuple):
+    """What a command ended with and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def spikeloom(capsys, monkeypatch):
+    """Runs the entry point with arguments, in this process."""
+    monkeypatch.setenv("COLUMNS", "200")  # help is not wrapped
+
+    def run(*arguments):
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["spikeloom", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Run(end.value.code or 0, *capsys.readouterr())
+
+    return run

@@ -160,3 +160,27 @@ def assert_grads_close(found, expected, tolerance):
         error = np.linalg.norm(found[name] - gradient)
         size = max(np.linalg.norm(gradient), 1e-2 * whole)
         assert error <= tolerance * size, f"{name}: relative error {error / size:.1e}"
+
+
+def torch_step(model, optimizer, tokens, factor, training, target=True):
+    """One update in PyTorch as the Trainer makes it; what the losses said before it."""
+    share = training.target_active_share if target else None
+    said = reference(model, tokens, share, training.rate_weight)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+    for group in optimizer.param_groups:
+        group["lr"] = training.learning_rate * factor
+    optimizer.step()
+    return said
+
+
+def greedy_tokens(model, prompt, count=12):
+    """What `generate` adds to a prompt `[1, L]`, `[count]`."""
+    return model.generate(
+        torch.from_numpy(prompt),
+        attention_mask=torch.ones(prompt.shape, dtype=torch.long),
+        do_sample=False,
+        max_new_tokens=count,
+        min_new_tokens=count,
+        eos_token_id=None,
+        pad_token_id=0,
+    )[0, prompt.shape[1] :].tolist()

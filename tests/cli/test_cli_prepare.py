@@ -2,12 +2,9 @@
 
 import json
 import random
-import sys
-import typing
 
 import pytest
 
-from spikeloom import cli
 from spikeloom.cli import prepare
 from spikeloom.data.manifest import read_manifest
 
@@ -28,31 +25,16 @@ training:
 WORDS = ["harbour", "boats", "night", "girl", "wall", "nets", "gulls", "water", "rope", "door"]
 
 
-class Run(typing.NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 def story(seed):
     drawn = random.Random(seed).choices(WORDS, k=60)
     return f"The old man that lived with the sea said that all of us have to be {' '.join(drawn)}."
 
 
 @pytest.fixture
-def spikeloom(capsys, monkeypatch, tmp_path):
-    """Runs the entry point with arguments, in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
+def spikeloom(spikeloom, monkeypatch, tmp_path):
+    """The command, with a token cache of its own."""
     monkeypatch.setenv("SPIKELOOM_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments):
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["spikeloom", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return Run(end.value.code or 0, *capsys.readouterr())
-
-    return run
+    return spikeloom
 
 
 @pytest.fixture

@@ -1,29 +1,21 @@
 """`spikeloom tokenizer …`: from a text to a directory, a comparison and a picture of the cuts."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
 from transformers import AutoTokenizer
 
-from spikeloom import cli, tokenizers
+from spikeloom import tokenizers
 
 TEXT = "The important weather of Alice’s museum.\nWonderful weather, important water!\n"
 
 
 @pytest.fixture
-def spikeloom(capsys, monkeypatch):
-    """Runs the entry point in this process; gives the exit code and what was printed."""
+def spikeloom(spikeloom, monkeypatch):
+    """`spikeloom tokenizer` with arguments."""
     monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["spikeloom", "tokenizer", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return run
+    return partial(spikeloom, "tokenizer")
 
 
 @pytest.fixture(scope="module")

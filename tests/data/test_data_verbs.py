@@ -3,15 +3,14 @@
 import json
 import re
 import shlex
-import sys
 import typing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import claude_site
 import wiki_site
-from spikeloom import cli
 from spikeloom.cli.data import data_app
 from spikeloom.data.manifest import changes, read_manifest
 from web_server import answer
@@ -31,18 +30,9 @@ ATOM = """<feed xmlns="http://www.w3.org/2005/Atom"><entry><title>T</title>
 
 
 @pytest.fixture
-def spikeloom(capsys, monkeypatch):
-    """Runs the entry point with arguments, in this process: (exit code, output, errors)."""
-    monkeypatch.setenv("COLUMNS", "200")  # help is not wrapped
-
-    def run(*words):
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["spikeloom", "data", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run
+def spikeloom(spikeloom):
+    """`spikeloom data` with arguments."""
+    return partial(spikeloom, "data")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,13 +1,11 @@
 """A tiny tokenizer and checkpoints; models come from `tiny_models`."""
 
 import pytest
-from tiny_models import build_model
+from tiny_models import DOCUMENTS, build_model
 
 from spikeloom import tokenizers
 from spikeloom.model import dense_twin
 from spikeloom.model.huggingface import SpikeloomConfig
-
-DOCUMENTS = ["The cat sat on the mat.\n", "Où est le café ? Là-bas.\n" * 3, "A third one, short."]
 
 
 @pytest.fixture(scope="session")

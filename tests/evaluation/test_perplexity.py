@@ -6,9 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import build_model
+from tiny_models import DOCUMENTS, build_model
 
-from conftest import DOCUMENTS
 from spikeloom.errors import ConfigError, DataError
 from spikeloom.evaluation.perplexity import evaluate, excerpt
 from spikeloom.evaluation.windows import Windows

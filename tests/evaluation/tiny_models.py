@@ -1,4 +1,4 @@
-"""Small random models; every test that needs one builds it from a `ModelConfig`."""
+"""Small random models, built from a `ModelConfig`, and the documents they read."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import torch
 from spikeloom.config import LayerConfig, ModelConfig, NeuronConfig, NeuronsConfig
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
 
+DOCUMENTS = ["The cat sat on the mat.\n", "Où est le café ? Là-bas.\n" * 3, "A third one, short."]
 SMALL = ModelConfig(
     vocab_size=64,
     hidden_size=32,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,8 @@ def train(
     rows, held_out = make_rows(run.training, data, eval_data, words)
     record(out, words, {**to_dict(run), "data": data, "eval_data": eval_data})
     keep_freed_memory()
+    if run.training.sample_every:
+        print("this backend draws no samples while it trains", file=sys.stderr)
     loop = Loop(make_learner(run), run.training, budget, rows, held_out, out)
     return loop.run(Display(budget, tokens_per_step, title), tokens_per_step)
 

@@ -10,13 +10,13 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from spikeloom.data.closing import Closing
 from spikeloom.errors import DataError
 
 
-class GrowingJsonl:
+class GrowingJsonl(Closing):
     """Records appended to a file, each whole on the disk before the next; keys are remembered.
 
     with GrowingJsonl(path, key="pageid") as output:
@@ -60,17 +60,6 @@ class GrowingJsonl:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _record(line: str, key: str, place: str) -> dict[str, Any]:

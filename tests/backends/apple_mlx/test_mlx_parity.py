@@ -7,7 +7,15 @@ import torch
 mx = pytest.importorskip("mlx.core", reason="needs `pip install 'spikeloom[mlx]'`")
 
 from mlx.utils import tree_flatten  # noqa: E402
-from parity import NAMES, assert_grads_close, reference, small_model, tokens_of, weights_of  # noqa: E402
+from parity import (  # noqa: E402
+    NAMES,
+    assert_grads_close,
+    greedy_tokens,
+    reference,
+    small_model,
+    tokens_of,
+    weights_of,
+)
 
 from spikeloom.backends.mlx import neurons  # noqa: E402
 from spikeloom.backends.mlx.checkpoint import from_numpy  # noqa: E402
@@ -89,18 +97,10 @@ def test_spikes_agree(name, fired):
 def test_greedy_tokens_are_those_of_pytorch(name):
     model = small_model(name, torch.float32).eval()
     prompt = tokens_of(model, 1, 5)
-    expected = model.generate(
-        torch.from_numpy(prompt),
-        attention_mask=torch.ones(1, 5, dtype=torch.long),
-        do_sample=False,
-        max_new_tokens=12,
-        min_new_tokens=12,
-        eos_token_id=None,
-        pad_token_id=0,
-    )[0, 5:]
+    expected = greedy_tokens(model, prompt)
     ours = ours_of(model)
     cache, tokens, found = ours.make_cache(), mx.array(prompt), []
     for _ in range(12):
         tokens = ours(tokens, cache)[:, -1:].argmax(-1)
         found.append(tokens.item())
-    assert found == expected.tolist()
+    assert found == expected

@@ -9,7 +9,7 @@ import torch
 mx = pytest.importorskip("mlx.core", reason="needs `pip install 'spikeloom[mlx]'`")
 
 from mlx.utils import tree_flatten  # noqa: E402
-from parity import reference, small_model, tokens_of, weights_of  # noqa: E402
+from parity import reference, small_model, tokens_of, torch_step, weights_of  # noqa: E402
 
 from spikeloom.backends.mlx import training  # noqa: E402
 from spikeloom.backends.mlx.checkpoint import from_numpy  # noqa: E402
@@ -38,17 +38,6 @@ def weights_in(model):
     return {name: np.array(w) for name, w in tree_flatten(model.parameters())}
 
 
-def torch_step(model, tokens, factor, training=TRAINING, target=True):
-    optimizer = make_optimizer(model, training)
-    share = training.target_active_share if target else None
-    said = reference(model, tokens, share, training.rate_weight)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip)
-    for group in optimizer.param_groups:
-        group["lr"] = training.learning_rate * factor
-    optimizer.step()
-    return said
-
-
 def assert_same_update(before, found, expected, gradients):
     """Adam's first update is the sign of the gradient: it says little where there is none."""
     for key, wanted in expected.items():
@@ -61,7 +50,7 @@ def assert_same_update(before, found, expected, gradients):
 def test_an_update_is_that_of_pytorch(name):
     model = small_model(name, torch.float32)
     learner, tokens, before = learner_of(model), tokens_of(model, 2, 11), weights_of(model)
-    said = torch_step(model, tokens, 0.5)
+    said = torch_step(model, make_optimizer(model, TRAINING), tokens, 0.5, TRAINING)
     loss, share = learner.step([tokens], 0.5, 1.0)
     assert (loss, share) == pytest.approx((said.loss, said.share), abs=1e-4)
     assert_same_update(before, weights_in(learner.model), weights_of(model), said.grads)
@@ -74,7 +63,7 @@ def test_half_open_dead_zones_train_as_in_pytorch_without_pressure():
     tokens = tokens_of(model, 2, 11)
     open_now = learner.evaluate(tokens)
     DeadZoneWarmup(model, Budget(10), 0.5).on_step_begin(None, _AtStep(2), None)
-    said = torch_step(model, tokens, 1.0, training, target=False)
+    said = torch_step(model, make_optimizer(model, training), tokens, 1.0, training, target=False)
     loss, share = learner.step([tokens], 1.0, 0.2)
     assert (loss, share) == pytest.approx((said.loss, said.share), abs=1e-4)
     assert abs(share - open_now[1]) > 0.05

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
-from parity import NAMES, small_model, tokens_of, weights_of
+from parity import NAMES, greedy_tokens, small_model, tokens_of, weights_of
 
 from spikeloom.backends.numpy.decoder import Decoder
 from spikeloom.backends.numpy.recurrent import Engine, compiled, selected
@@ -31,17 +30,9 @@ def test_token_by_token_says_what_all_at_once_says(model):
 
 def test_greedy_tokens_are_those_of_pytorch(model):
     prompt = tokens_of(model, 1, 5)
-    expected = model.generate(
-        torch.from_numpy(prompt),
-        attention_mask=torch.ones(1, 5, dtype=torch.long),
-        do_sample=False,
-        max_new_tokens=12,
-        min_new_tokens=12,
-        eos_token_id=None,
-        pad_token_id=0,
-    )[0, 5:]
+    expected = greedy_tokens(model, prompt)
     found = list(engine_of(model).generate(prompt[0].tolist(), max_new_tokens=12))
-    assert found == expected.tolist()
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", ["sdsa", "gated sdsa", "hadamard", "spike-transformer"])

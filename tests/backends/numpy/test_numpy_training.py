@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from parity import reference, small_model, tokens_of, weights_of
+from parity import reference, small_model, tokens_of, torch_step, weights_of
 
 from spikeloom.backends.numpy.training import AdamW, Learner, clip, layer_factors, warmed
 from spikeloom.config import RunConfig, TrainingConfig
@@ -29,23 +29,13 @@ def learner_of(model, training=TRAINING):
     return learner
 
 
-def torch_step(model, optimizer, tokens, factor, training=TRAINING, target=True):
-    share = training.target_active_share if target else None
-    said = reference(model, tokens, share, training.rate_weight)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip)
-    for group in optimizer.param_groups:
-        group["lr"] = training.learning_rate * factor
-    optimizer.step()
-    return said
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_updates_are_those_of_pytorch(name):
     model = small_model(name)
     learner, optimizer = learner_of(model), make_optimizer(model, TRAINING)
     for n, factor in enumerate((0.5, 1.0, 0.1)):
         tokens = tokens_of(model, 2, 11, seed=n)
-        said = torch_step(model, optimizer, tokens, factor)
+        said = torch_step(model, optimizer, tokens, factor, TRAINING)
         loss, share = learner.step([tokens], factor, 1.0)
         assert (loss, share) == pytest.approx((said.loss, said.share), abs=1e-6)
         for key, expected in weights_of(model).items():

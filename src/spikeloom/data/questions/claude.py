@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from spikeloom.data.closing import Closing
 from spikeloom.data.questions.answers import Answered, Batches
 from spikeloom.errors import ConfigError, DataError, MissingExtraError
 
@@ -69,7 +69,7 @@ class Question:
         return _PROMPT.format(title=self.title, section=self.section, pairs=pairs)
 
 
-class Claude:
+class Claude(Closing):
     """A model behind the API.
 
     Args:
@@ -106,15 +106,7 @@ class Claude:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._client.close()
 
     def send(self, questions: list[Question], batches: Batches) -> None:

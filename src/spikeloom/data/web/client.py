@@ -18,11 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 from spikeloom import __version__
+from spikeloom.data.closing import Closing
 from spikeloom.errors import DataError, MissingExtraError
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Manners:
         return f"spikeloom/{__version__} (text for language models{who})"
 
 
-class Client:
+class Client(Closing):
     """One HTTP client for all threads of a verb."""
 
     def __init__(self, manners: Manners | None = None) -> None:
@@ -136,17 +136,6 @@ class Client:
 
     def close(self) -> None:
         self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _attempt(self, url: str, parse: Callable[[bytes], T], params: Params | None) -> T:
         try:

@@ -78,7 +78,7 @@ class Tiling(NamedTuple):
 
 
 def tiling(N: int, D: int, normed: bool, backward: bool) -> Tiling:
-    """The measured choice (H100)."""
+    """Reasoned from how many programs an H100 runs at once; not yet measured."""
     if normed:
         cols = triton.next_power_of_2(D)
         rows, warps = max(1, 1024 // cols), max(4, min(16, cols // 256))

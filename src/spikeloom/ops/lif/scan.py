@@ -128,7 +128,7 @@ class Tiling(NamedTuple):
 
 
 def tiling(shape: Sequence[int], backward: bool) -> Tiling:
-    """The measured choice (H100): wide tiles where lanes are many, single warps where steps are.
+    """Wide tiles where lanes are many, single warps where steps are; reasoned, not yet measured.
 
     Up to STEP_CLOCK steps the programs are bound by memory, and 2 to 4 lanes per thread keep enough
     of it in flight. Beyond, each thread walks alone through one lane or two.
