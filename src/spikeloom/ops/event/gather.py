@@ -19,8 +19,6 @@ from torch import Tensor
 
 from spikeloom.ops.event.weights import InputMajor
 
-PROGRAMS = 1024  # about eight per multiprocessor of an H100: one wave
-MOST_SLICES = 32  # so that the last program of a block has little left to do
 SUMMED = tl.constexpr(16)  # slices added up at once
 TICKETS = 1 << 20  # counters; a product takes one per block of outputs
 
@@ -91,11 +89,8 @@ def _event_matvec_fake(payload, data, scale):  # type: ignore[no-untyped-def]
 
 
 def launch_of(d_in: int, d_out: int) -> Launch:
-    """Wide rows where there are many columns, and slices that make about `PROGRAMS` programs."""
-    columns = 256 if d_out >= 8192 else 128
-    wanted = d_in * triton.cdiv(d_out, columns) // PROGRAMS
-    channels = triton.next_power_of_2(max(wanted, triton.cdiv(d_in, MOST_SLICES)))
-    return Launch(columns, min(max(channels, 64), 256), 32, 4)
+    """Measured on an H100 (`benchmarks/sweep_gather.py`): wide rows only where columns are many."""
+    return Launch(256 if d_out >= 16384 else 128, 256, 32, 4)
 
 
 _counters: dict[torch.device, Tensor] = {}
