@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from spikeloom.bench.kernel_profile import kernels_of, table
+from spikeloom.bench.neuron_peers import say
 from spikeloom.bench.options import ALL, Options
 from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import Timing, summarise
@@ -40,25 +42,28 @@ LOGGED = 5  # steps between two lines of the Trainer's log
 def run(device: str, options: Options = ALL) -> Iterator[Row]:
     """Rows for every preset of that device; a CPU compiles nothing and takes the smallest one."""
     for preset in options.select(PRESETS[device], quick=1):
-        yield from measure(preset, device, options.quick)
+        yield from measure(preset, device, options)
 
 
-def measure(preset: str, device: str, quick: bool = False) -> Iterator[Row]:
+def measure(preset: str, device: str, options: Options = ALL) -> Iterator[Row]:
     """Against the dense twin in time and (GPU) memory; the rate loss; the Trainer."""
     torch.set_float32_matmul_precision("high")
     spiking = _settings(preset, device)
     loops = {"spiking": BareLoop(spiking, device)}
     loops["dense twin"] = BareLoop(twin_of(spiking, "dense"), device)
-    times = _in_turns(loops, 3 if quick else BLOCKS)
+    times = _in_turns(loops, 3 if options.quick else BLOCKS)
     yield _speed_row(preset, loops, times, "dense twin", TARGET_SPEED)
     if device == "cuda":
         memory = {name: loop.peak_memory / 2**20 for name, loop in loops.items()}
         case, peer = f"{preset}, peak memory", "dense twin"
         where = device_name(device)
         yield Row(case, where, memory["spiking"], memory[peer], peer, "MB", TARGET_MEMORY)
+        if options.profile:
+            for name, loop in loops.items():
+                say(table(f"{preset}, {name}", kernels_of(loop.block), loop.steps))
     del loops["dense twin"]
     speed = loops["spiking"].tokens_per_second(times["spiking"])
-    if quick:
+    if options.quick:
         return
     without = "without the firing-rate loss"
     loops[without] = BareLoop(_without_rate_loss(spiking), device)
