@@ -82,7 +82,7 @@ def profiled(size: str) -> Bench:
 EVENT, RECURRENT = "tests/ops/event/test_gather.py", "tests/ops/lif/test_recurrent_scan.py"
 FLA = Options(quick=True, slow_peers=True, case="B8 H12 K64 L4096")
 WANTED: dict[str, tuple[int, Bench | Check | Script]] = {
-    "train-15m": (100, profiled("15m")),
+    "train-15m": (140, profiled("15m")),
     "decode-15m": (50, preset("decode", "15m")),
     "attention": (30, quick("attention")),
     "event": (25, Bench("event")),
@@ -94,7 +94,7 @@ WANTED: dict[str, tuple[int, Bench | Check | Script]] = {
     "check-recurrent": (45, Check((RECURRENT,))),
 }
 BY_NAME: dict[str, tuple[int, Bench | Check | Script]] = {
-    "sweep-gather": (45, Script("sweep_gather.py")),
+    "sweep-gather": (60, Script("sweep_gather.py")),
     "check-attention": (120, Check(("tests/ops/attention",))),
     "check-neurons": (90, Check(("tests/ops/lif",))),
     "check-decode": (60, Check(("tests/inference/test_graph_step.py",))),
@@ -103,7 +103,7 @@ BY_NAME: dict[str, tuple[int, Bench | Check | Script]] = {
     "lif-full": (60, Bench("lif")),
     "lif-compiled": (150, Bench("lif", Options(slow_peers=True))),
     "scan-full": (60, Bench("scan")),
-    "train-125m": (250, profiled("125m")),
+    "train-125m": (400, profiled("125m")),
     "train-15m-full": (200, preset("train", "15m")),
     "train-125m-full": (500, preset("train", "125m")),
 }
