@@ -5,6 +5,7 @@ import torch
 
 from spikeloom.bench import attention, event, load, neuron_peers
 from spikeloom.bench.agreement import DisagreementError
+from spikeloom.bench.kernel_profile import Kernel, table
 from spikeloom.bench.options import Options
 from spikeloom.errors import ConfigError
 
@@ -74,3 +75,11 @@ def test_a_wrong_neuron_is_not_timed(kind, capsys):
 
     with pytest.raises(DisagreementError, match="of the lanes differ"):
         case.check(Leaky)
+
+
+def test_kernels_are_listed_longest_first_and_per_step():
+    kernels = [Kernel("matmul", 40, 6.0), Kernel("norm", 20, 2.0)]
+    head, first, second = table("twin", kernels, steps=2).splitlines()
+    assert head == "twin: 4.000 ms of kernels a step, 30 launches"
+    assert first.split() == ["3.000", "ms", "75.0%", "20.0", "x", "matmul"]
+    assert second.endswith("norm")

@@ -2,7 +2,9 @@
 
 A product in the inner loop of batch-1 decoding: `d_in` channels, of which a share fires, times
 input-major bf16 weights. As in decoding, products follow each other inside one CUDA graph, each
-with weights of its own, and these come from memory: the cache is overwritten before each replay.
+with weights of its own, `CHAINED` bytes of them together: five times what the L2 cache holds, so
+that every product reads its weights from memory. The cache is overwritten before each replay
+besides. A second row times a graph with one product alone: that is what starting a graph costs.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ SIZES = {
 TARGETS = {(2048, 8192): 2.5, (4096, 16384): 4.0}  # at a rate of 0.1, either way round
 RATES = (0.05, 0.1, 0.2, 0.5)
 Products = Callable[[], list[Tensor]]
-CHAIN = 8  # products in a graph; their time is divided by this
+CHAINED = 256 << 20  # bytes of weights in a graph at least; its time is divided by its products
 
 
 def run(device: str, options: Options = ALL) -> Iterator[Row]:
@@ -49,26 +51,42 @@ def run(device: str, options: Options = ALL) -> Iterator[Row]:
 
 
 def compare(d_in: int, d_out: int) -> Iterator[Row]:
-    """Rows of one size; the peer is the fastest way to ask cuBLAS."""
-    chain = [draw_weights(d_in, d_out) for _ in range(CHAIN)]
+    """Rows of one size, in a chain and alone; the peer is the fastest way to ask cuBLAS."""
+    chain = draw_chain(d_in, d_out)
     payloads = {rate: draw_payload(d_in, rate) for rate in RATES}
     for payload in payloads.values():
         check(payload, chain[0])
-    dense = dense_products(payloads[RATES[0]], chain)
-    ours = {str(rate): product(payloads[rate], chain) for rate in RATES}
+    yield from _rows(payloads, chain, f"one of {len(chain)} in a graph")
+    yield from _rows({0.1: payloads[0.1]}, chain[:1], "alone in a graph", asked=False)
+
+
+def _rows(
+    payloads: dict[float, Tensor], chain: Sequence[InputMajor], where: str, asked: bool = True
+) -> Iterator[Row]:
+    """A row per rate, in microseconds per product of the chain."""
+    d_in, d_out = chain[0].d_in, chain[0].d_out
+    dense = dense_products(next(iter(payloads.values())), chain)
+    ours = {str(rate): product(payload, chain) for rate, payload in payloads.items()}
     times = time_cuda({**ours, **dense})
     best = min(dense, key=lambda name: times[name].ms)
-    for rate in RATES:
+    target = TARGETS.get((min(d_in, d_out), max(d_in, d_out))) if asked else None
+    for rate in payloads:
         yield Row(
-            f"event matvec, {d_in} in, {d_out} out, bf16, channel rate {rate}",
+            f"event matvec, {d_in} in, {d_out} out, bf16, channel rate {rate}, {where}",
             device_name("cuda"),
-            1e3 * times[str(rate)].ms / CHAIN,
-            1e3 * times[best].ms / CHAIN,
+            1e3 * times[str(rate)].ms / len(chain),
+            1e3 * times[best].ms / len(chain),
             f"cuBLAS dense ({best}), torch {torch.__version__}",
             "us",
-            TARGETS.get((min(d_in, d_out), max(d_in, d_out))) if rate == 0.1 else None,
+            target if rate == 0.1 else None,
             times[str(rate)].spread,
         )
+
+
+def draw_chain(d_in: int, d_out: int) -> list[InputMajor]:
+    """Weights of as many products as a graph holds."""
+    count = -(-CHAINED // (2 * d_in * d_out))
+    return [draw_weights(d_in, d_out) for _ in range(max(count, 8))]
 
 
 def draw_weights(d_in: int, d_out: int) -> InputMajor:

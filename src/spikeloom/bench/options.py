@@ -15,12 +15,14 @@ class Options:
     Attributes:
         quick: fewer sizes, for a look; a figure to keep comes from the whole benchmark.
         slow_peers: those of torch.compile and fla, too: half a minute each until they are ready.
+        profile: say which kernels the time goes to (train, on a GPU).
         case: only this one of the benchmark's cases; None runs all.
     """
 
     quick: bool = False
     slow_peers: bool = False
     case: str | None = None
+    profile: bool = False
 
     def select(self, cases: Sequence[str], quick: int | None = None) -> tuple[str, ...]:
         """The cases to run: the one that was named, the first `quick` if in a hurry, or all.

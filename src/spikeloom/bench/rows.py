@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,6 +69,21 @@ def markdown_line(row: Row) -> str:
     spread = "" if row.spread is None else f"{row.spread:.0%}"
     cells = (row.case, f"{row.ours:.4g}", f"{row.peer:.4g}", row.unit, row.peer_name)
     return f"| {' | '.join((*cells, ratio, target, spread))} |"
+
+
+def show(rows: Iterable[Row], keep: Callable[[dict[str, Any]], None]) -> list[Row]:
+    """Print each row as it comes, and hand the report so far to `keep`: a run may be cut short."""
+    shown: list[Row] = []
+    report: dict[str, Any] = {"results": [], "machine": machine(), "complete": False}
+    for row in rows:
+        if not shown:
+            print(HEAD)
+        print(markdown_line(row), flush=True)
+        shown.append(row)
+        report["results"].append(row.as_json())
+        keep(report)
+    keep({**report, "complete": True})
+    return shown
 
 
 def machine() -> dict[str, Any]:

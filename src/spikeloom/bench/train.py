@@ -17,15 +17,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
+from spikeloom.bench.kernel_profile import kernels_of, table
+from spikeloom.bench.neuron_peers import say
 from spikeloom.bench.options import ALL, Options
 from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import Timing, summarise
 from spikeloom.config import RunConfig, TrainingConfig, load_config
 from spikeloom.data.python_docs import python_docs
 from spikeloom.model import active_share, fed_weights
+from spikeloom.ops.lif import dispatch
 from spikeloom.training.optimizers import make_optimizer
 from spikeloom.training.train import make_model, mixed_precision, train
 from spikeloom.training.twin import twin_of
@@ -34,31 +38,40 @@ PRESETS = {"cuda": ("spikeloom-15m", "spikeloom-125m"), "cpu": ("spikeloom-1m",)
 TARGET_SPEED, TARGET_MEMORY, TARGET_TRAINER, TARGET_LOSS = 0.75, 1 / 1.25, 0.9, 0.98
 BLOCKS, MICRO_BATCHES = 7, 4  # of a block at least
 TRAINER_TOKENS = 6_000_000
+PROGRAMS: dict[str, dict[str, Any]] = {
+    "all neurons fused by torch.compile": {"FUSE_NORM": False, "FUSE_PLAIN": False},
+    "all neurons in Triton": {"FUSE_NORM": True, "FUSE_PLAIN": True},
+}
 LOGGED = 5  # steps between two lines of the Trainer's log
 
 
 def run(device: str, options: Options = ALL) -> Iterator[Row]:
     """Rows for every preset of that device; a CPU compiles nothing and takes the smallest one."""
     for preset in options.select(PRESETS[device], quick=1):
-        yield from measure(preset, device, options.quick)
+        yield from measure(preset, device, options)
 
 
-def measure(preset: str, device: str, quick: bool = False) -> Iterator[Row]:
+def measure(preset: str, device: str, options: Options = ALL) -> Iterator[Row]:
     """Against the dense twin in time and (GPU) memory; the rate loss; the Trainer."""
     torch.set_float32_matmul_precision("high")
     spiking = _settings(preset, device)
     loops = {"spiking": BareLoop(spiking, device)}
     loops["dense twin"] = BareLoop(twin_of(spiking, "dense"), device)
-    times = _in_turns(loops, 3 if quick else BLOCKS)
+    times = _in_turns(loops, 3 if options.quick else BLOCKS)
     yield _speed_row(preset, loops, times, "dense twin", TARGET_SPEED)
     if device == "cuda":
         memory = {name: loop.peak_memory / 2**20 for name, loop in loops.items()}
         case, peer = f"{preset}, peak memory", "dense twin"
         where = device_name(device)
         yield Row(case, where, memory["spiking"], memory[peer], peer, "MB", TARGET_MEMORY)
+        if options.profile:
+            for name, loop in loops.items():
+                say(table(f"{preset}, {name}", kernels_of(loop.block), loop.steps))
     del loops["dense twin"]
+    if options.profile and device == "cuda":
+        yield from _against_other_programs(preset, loops["spiking"], spiking)
     speed = loops["spiking"].tokens_per_second(times["spiking"])
-    if quick:
+    if options.quick:
         return
     without = "without the firing-rate loss"
     loops[without] = BareLoop(_without_rate_loss(spiking), device)
@@ -70,6 +83,14 @@ def measure(preset: str, device: str, quick: bool = False) -> Iterator[Row]:
     yield Row(case, device_name(device), trained, speed, peer, "tokens/s", TARGET_TRAINER)
 
 
+def _against_other_programs(preset: str, shipped: BareLoop, run: RunConfig) -> Iterator[Row]:
+    """What else could run the memoryless neurons: should a switch of `dispatch` stand otherwise?"""
+    for name, switches in PROGRAMS.items():
+        loops = {"spiking": shipped, name: OtherPrograms(run, shipped.device, switches)}
+        yield _speed_row(preset, loops, _in_turns(loops, 3), name, None)
+        say(table(f"{preset}, {name}", kernels_of(loops[name].block), shipped.steps))
+
+
 def _settings(preset: str, device: str) -> RunConfig:
     """The preset with its dead zones whole from the start, as for most of its training."""
     run = load_config(preset, [f"training.compile={str(device == 'cuda').lower()}"])
@@ -77,7 +98,11 @@ def _settings(preset: str, device: str) -> RunConfig:
 
 
 def _speed_row(
-    preset: str, loops: dict[str, BareLoop], times: dict[str, Timing], peer: str, target: float
+    preset: str,
+    loops: dict[str, BareLoop],
+    times: dict[str, Timing],
+    peer: str,
+    target: float | None,
 ) -> Row:
     ours, theirs = (loops[name].tokens_per_second(times[name]) for name in ("spiking", peer))
     where, spread = device_name(loops["spiking"].device), times["spiking"].spread
@@ -138,6 +163,18 @@ class BareLoop:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+
+class OtherPrograms(BareLoop):
+    """The same, with switches of `spikeloom.ops.lif.dispatch` set differently."""
+
+    def __init__(self, run: RunConfig, device: str, switches: dict[str, Any]) -> None:
+        self.switches = switches
+        super().__init__(run, device)
+
+    def block(self) -> None:
+        with patch.multiple(dispatch, **self.switches):  # compiled code looks whether it still fits
+            super().block()
 
 
 def _without_rate_loss(run: RunConfig) -> RunConfig:

@@ -336,6 +336,9 @@ def bench(
     slow_peers: Annotated[
         bool, typer.Option("--slow-peers", help="Peers that compile or tune for long, too.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Which kernels the time goes to (train, GPU).")
+    ] = False,
     json_file: Json = None,
 ) -> None:
     """Measure ours beside its peers, in one process, as ratios (more than 1: ours is better).
@@ -345,23 +348,17 @@ def bench(
     """
     from spikeloom.bench import NAMES, load, picture
     from spikeloom.bench.options import Options
-    from spikeloom.bench.rows import HEAD, machine, markdown_line
+    from spikeloom.bench.rows import show
 
     if name == "list":
         print("\n".join(f"{key:10} {what}" for key, what in NAMES.items()))
         return
     draw = None if picture_file is None else picture(name)
-    run, where, on = load(name), device_of(device), machine()
-    rows: list[Any] = []
-    report: dict[str, Any] = {"results": [], "machine": on, "complete": False}
-    for row in run(where, Options(quick, slow_peers, case)):
-        if not rows:
-            print(HEAD)
-        print(markdown_line(row), flush=True)
-        rows.append(row)
-        report["results"].append(row.as_json())
-        write_json(report, json_file)  # an interrupted run leaves what it measured
-    write_json({**report, "complete": True}, json_file)
+    run, where = load(name), device_of(device)
+    rows = show(
+        run(where, Options(quick, slow_peers, case, profile)),
+        lambda report: write_json(report, json_file),
+    )
     if draw is not None and picture_file is not None:
         draw(rows, picture_file)
 

@@ -64,13 +64,9 @@ def test_counters_are_left_as_they_were_found(device):
     assert not gather._counters[weights.data.device].any()
 
 
-@pytest.mark.parametrize("d_out", [1, 33, 2048, 8192, 16384, 150_000])
-@pytest.mark.parametrize("d_in", [1, 768, 4096, 16384])
-def test_a_launch_fills_the_gpu_and_leaves_little_to_add_up(d_in, d_out):
-    columns, channels, _, _ = gather.launch_of(d_in, d_out)
-    blocks, slices = -(-d_out // columns), -(-d_in // channels)
-    assert blocks * slices <= 2 * gather.PROGRAMS or channels == 256
-    assert slices <= gather.MOST_SLICES or channels == 256
+def test_the_shipped_launches_are_among_those_compared():
+    sizes = [(768, 3072), (2048, 8192), (8192, 2048), (4096, 16384), (16384, 4096)]
+    assert {gather.launch_of(*size) for size in sizes} <= set(gather.LAUNCHES)
 
 
 def test_the_operator_is_registered_as_torch_wants_it():

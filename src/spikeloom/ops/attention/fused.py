@@ -1,7 +1,8 @@
 """Causal SDSA as Triton programs, with gradients; `kernels` holds the programs and the algebra.
 
 Registered as torch operators with fake forms, so `torch.compile` does not break its graph here.
-Launch configurations are shipped in a table: nothing is tuned at the first call.
+Launch configurations are shipped in a table: nothing is tuned at the first call, and what an
+operator is about to launch for the first time is compiled side by side.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spikeloom.ops.attention import kernels
+from spikeloom.ops.launches import Launches
 
 CHUNK = 64
 SEGMENT = 8  # chunks between two kept states
@@ -69,14 +71,16 @@ def unfit(dtypes: tuple[torch.dtype, ...], key_width: int, value_width: int) -> 
 def _sdsa(q, k, v, log_decay, initial_state, starts):  # type: ignore[no-untyped-def]
     q, k, v = (_rows(x) for x in (q, k, v))
     out, last, borders, decay, segment = _sdsa_fake(q, k, v, log_decay, initial_state, starts)
-    tokens = Tokens(decay, segment if starts is not None else None, q.shape[2])
+    tokens = Tokens(decay, segment if starts is not None else None, q.shape[2], Launches())
     tokens.fill(log_decay, starts)
     states = States(first=initial_state, borders=borders, last=last)
-    if tokens.walks(q.shape[:2], WALK[v.shape[-1]], v.shape[-1]):
+    walks = tokens.walks(q.shape[:2], WALK[v.shape[-1]], v.shape[-1])
+    if walks:
         _scan(tokens, "walk", (q, k, v), out, states)
     else:
         _gather(tokens, (q, k, v), states)
         _scan(tokens, "resume", (q, k, v), out, states)
+    tokens.launches.run(("sdsa", walks, *_kind(q, v), initial_state is None, starts is None))
     return out, last, borders, decay, segment
 
 
@@ -104,10 +108,11 @@ def _sdsa_fake(q, k, v, log_decay, initial_state, starts):  # type: ignore[no-un
 def _backward(q, k, v, borders, decay, segment, d_out, d_last):  # type: ignore[no-untyped-def]
     q, k, v, d_out = (_rows(x) for x in (q, k, v, d_out))
     dq, dk, dv, dg, d_first = _backward_fake(q, k, v, borders, decay, segment, d_out, d_last)
-    tokens = Tokens(decay, segment, q.shape[2])
+    tokens = Tokens(decay, segment, q.shape[2], Launches())
     # reversed: the scan begins with the gradient of the last state and ends with the first's
     grads = States(first=d_last, borders=torch.empty_like(borders), last=d_first)
-    if tokens.walks(q.shape[:2], WALK[v.shape[-1]], v.shape[-1]):
+    walks = tokens.walks(q.shape[:2], WALK[v.shape[-1]], v.shape[-1])
+    if walks:
         _scan(tokens, "walk", (k, q, d_out), dv, grads, reverse=True)
     else:
         _gather(tokens, (k, q, d_out), grads, reverse=True)
@@ -118,6 +123,7 @@ def _backward(q, k, v, borders, decay, segment, d_out, d_last):  # type: ignore[
         tokens, "resume", (v, d_out, q), dk, grads, reverse=True, transposed=True, partner=k
     )
     _decay_gradient(tokens, (of_q, of_k), (states, grads), dg)
+    tokens.launches.run(("backward", walks, *_kind(q, v), d_last is None, segment is None))
     return dq, dk, dv, dg, d_first
 
 
@@ -159,11 +165,13 @@ class Tokens(NamedTuple):
     Attributes:
         decay, segment: see `kernels.running_decays`.
         length: number of tokens; the rest of the last chunk is padding.
+        launches: what an operator launches, in order.
     """
 
     decay: Tensor
     segment: Tensor | None
     length: int
+    launches: Launches
 
     @property
     def chunks(self) -> int:
@@ -176,7 +184,9 @@ class Tokens(NamedTuple):
     def fill(self, log_decay: Tensor, starts: Tensor | None) -> None:
         """Running sums from log decays `[B, H, L]` and document starts `[B, L]`."""
         B, H, L = log_decay.shape
-        kernels.running_decays[(self.chunks, B * H)](
+        self.launches.add(
+            kernels.running_decays,
+            (self.chunks, B * H),
             log_decay,
             None if starts is None else starts.contiguous(),
             self.decay,
@@ -213,7 +223,7 @@ def _scan(
     transposed: bool = False,
     partner: Tensor | None = None,
 ) -> Tensor | None:
-    """Launch `kernels.scan`; the row sums of `out * partner` if there is one.
+    """Ask for `kernels.scan`; the row sums of `out * partner` if there is one.
 
     Args:
         transposed: the states are kept as X x W.
@@ -226,7 +236,9 @@ def _scan(
     rows = None
     if partner is not None:
         rows = torch.empty(blocks, *tokens.decay.shape, device=a.device)
-    kernels.scan[(blocks, B * H, 1 if mode == "walk" else tokens.segments)](
+    tokens.launches.add(
+        kernels.scan,
+        (blocks, B * H, 1 if mode == "walk" else tokens.segments),
         a,
         b,
         c,
@@ -269,7 +281,9 @@ def _gather(
     B, H, _, W = inputs[0].shape
     size = W * inputs[2].shape[-1]
     block = min(size, 512)
-    kernels.join_segments[(size // block, B * H)](
+    tokens.launches.add(
+        kernels.join_segments,
+        (size // block, B * H),
         tokens.decay,
         tokens.segment,
         None if states.first is None else states.first.contiguous(),
@@ -294,7 +308,9 @@ def _decay_gradient(
     B, H, L = grad.shape
     size = states[0].borders[0, 0].numel()
     assert rows[0] is not None
-    kernels.decay_gradient[(tokens.segments, B * H)](
+    tokens.launches.add(
+        kernels.decay_gradient,
+        (tokens.segments, B * H),
         *rows,
         tokens.segment,
         states[0].borders,
@@ -308,6 +324,10 @@ def _decay_gradient(
         C=CHUNK,
         SEGMENT=SEGMENT,
     )
+
+
+def _kind(q: Tensor, v: Tensor) -> tuple[torch.dtype, int, int]:
+    return q.dtype, q.shape[-1], v.shape[-1]
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -16,22 +16,31 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from spikeloom.ops.event.weights import InputMajor
 
-PROGRAMS = 1024  # about eight per multiprocessor of an H100: one wave
-MOST_SLICES = 32  # so that the last program of a block has little left to do
 SUMMED = tl.constexpr(16)  # slices added up at once
 TICKETS = 1 << 20  # counters; a product takes one per block of outputs
 
 
 class Launch(NamedTuple):
-    """Columns and channels of a program, rows it asks for at once, warps."""
+    """How a product is cut up.
+
+    Attributes:
+        columns, channels: of a program.
+        rows: that it asks for at once.
+        warps: of a program.
+        stages: how many such groups of rows are under way at once (1: one).
+        early: come up while the launch before still runs, and wait for it there (Hopper and later).
+    """
 
     columns: int
     channels: int
     rows: int
     warps: int
+    stages: int = 1
+    early: bool = False
 
 
 # What `benchmarks/sweep_gather.py` compares.
@@ -42,6 +51,19 @@ LAUNCHES = (
     Launch(256, 256, 32, 4),
     Launch(256, 256, 32, 8),
     Launch(512, 256, 32, 8),
+    # One wave on an H100 at 4096 x 16384, and long stretches of each row.
+    Launch(256, 256, 16, 4),
+    Launch(512, 256, 16, 4),
+    Launch(512, 256, 8, 4, stages=3),
+    Launch(256, 512, 16, 4, stages=2),
+    Launch(512, 512, 8, 4, stages=3),
+    # The first of these, launched early.
+    Launch(128, 256, 32, 4, early=True),
+    Launch(256, 256, 32, 4, early=True),
+    Launch(256, 256, 16, 4, early=True),
+    Launch(512, 256, 16, 4, early=True),
+    Launch(512, 256, 8, 4, stages=3, early=True),
+    Launch(256, 512, 16, 4, stages=2, early=True),
 )
 
 
@@ -63,6 +85,9 @@ def _event_matvec(payload, data, scale):  # type: ignore[no-untyped-def]
     d_in, d_out = data.shape
     launch = launch_of(d_in, d_out)
     blocks, slices = triton.cdiv(d_out, launch.columns), triton.cdiv(d_in, launch.channels)
+    early = (
+        launch.early and data.is_cuda and torch.cuda.get_device_capability(data.device) >= (9, 0)
+    )
     y = _event_matvec_fake(payload, data, scale)
     parts = y if slices == 1 else torch.empty(slices, d_out, device=y.device)
     with torch.cuda.device_of(y):
@@ -80,7 +105,10 @@ def _event_matvec(payload, data, scale):  # type: ignore[no-untyped-def]
             CHANNELS=launch.channels,
             ROWS=launch.rows,
             COLUMNS=launch.columns,
+            STAGES=launch.stages,
+            EARLY=early,
             num_warps=launch.warps,
+            **({"launch_pdl": True} if early else {}),
         )
     return y
 
@@ -91,11 +119,8 @@ def _event_matvec_fake(payload, data, scale):  # type: ignore[no-untyped-def]
 
 
 def launch_of(d_in: int, d_out: int) -> Launch:
-    """Wide rows where there are many columns, and slices that make about `PROGRAMS` programs."""
-    columns = 256 if d_out >= 8192 else 128
-    wanted = d_in * triton.cdiv(d_out, columns) // PROGRAMS
-    channels = triton.next_power_of_2(max(wanted, triton.cdiv(d_in, MOST_SLICES)))
-    return Launch(columns, min(max(channels, 64), 256), 32, 4)
+    """Measured on an H100 (`benchmarks/sweep_gather.py`): wide rows only where columns are many."""
+    return Launch(256 if d_out >= 16384 else 128, 256, 32, 4)
 
 
 _counters: dict[torch.device, Tensor] = {}
@@ -131,8 +156,13 @@ def _gather(
     CHANNELS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    STAGES: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """`y[j] = sum_i payload[i] * scale[i] * data[i, j]`; `parts` is `[slices, d_out]`."""
+    if EARLY:
+        gdc_wait()  # nothing is read or written before the launch before has ended
+        gdc_launch_dependents()
     block, part = tl.program_id(0), tl.program_id(1)
     j = block * COLUMNS + tl.arange(0, COLUMNS)
     there = j < d_out
@@ -144,7 +174,7 @@ def _gather(
     count = tl.sum(fires, 0)
 
     total = tl.zeros([COLUMNS], tl.float32)
-    for start in range(0, count, ROWS):
+    for start in tl.range(0, count, ROWS, num_stages=STAGES):
         slot = start + tl.arange(0, ROWS)
         listed = slot < count
         i = first + tl.sum(tl.where(place[None, :] == slot[:, None], channel[None, :], 0), 1)
@@ -158,7 +188,9 @@ def _gather(
     else:
         tl.store(parts + part.to(tl.int64) * d_out + j, total, mask=there)
         tl.debug_barrier()  # all threads have written before one says so
-        if tl.atomic_add(tickets + block, 1, sem="acq_rel") == slices - 1:
+        if tl.atomic_add(tickets + block, 1, sem="release") == slices - 1:
+            tl.atomic_xchg(tickets + block, 0, sem="acquire")
+            tl.debug_barrier()  # what the others wrote is there for all threads
             total = tl.zeros([COLUMNS], tl.float32)
             for begin in range(0, slices, SUMMED):
                 s = begin + tl.arange(0, SUMMED)
@@ -166,4 +198,3 @@ def _gather(
                 valid = (s < slices)[:, None] & there[None, :]
                 total += tl.sum(tl.load(at, mask=valid, other=0, cache_modifier=".cg"), 0)
             tl.store(y + j, total, mask=there)
-            tl.store(tickets + block, 0)
