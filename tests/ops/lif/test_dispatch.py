@@ -64,6 +64,28 @@ def test_what_the_programs_do_not_take_is_said(monkeypatch, capsys):
     ]
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_without_gradients_torch_merges_the_neuron(dtype, monkeypatch):
+    torch.compiler.reset()
+    monkeypatch.setattr(dispatch, "_runs_in_triton", lambda *_, **__: True)
+    monkeypatch.setattr(dispatch, "emission", None, raising=False)  # the program is not asked for
+    x, bias, norm = torch.randn(50, 64).to(dtype), torch.randn(64).to(dtype), nn.RMSNorm(64, 1e-6)
+    theta = (0.2 + torch.rand(64)).to(dtype)
+    neuron = torch.compile(
+        lambda x: dispatch.graded_emission(x, bias, theta, norm.to(dtype), **SHAPE), backend="eager"
+    )
+    with torch.no_grad():
+        y, rate = neuron(x)
+        v = nn.functional.rms_norm(x.double(), (64,), norm.weight.double(), 1e-6) + bias.double()
+        wanted, fired = memoryless.graded_emission(v, theta.double(), **SHAPE)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, wanted.to(dtype))
+    assert float(rate) == pytest.approx(float(fired))
+    with pytest.raises(Exception, match="normed_emission"):  # with gradients it is
+        neuron(x.requires_grad_())
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_gpu_takes_the_programs(dtype, capsys):

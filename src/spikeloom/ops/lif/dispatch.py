@@ -9,6 +9,7 @@ import importlib.util
 import sys
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikeloom.ops.lif import memoryless, naive, recurrent
@@ -65,9 +66,32 @@ def graded_emission(
         if FUSE_PLAIN and _runs_in_triton(x):
             return emission.graded_emission(x, bias, theta, **neuron)
         return memoryless.graded_emission(x + bias, theta, **neuron)
-    if FUSE_NORM and isinstance(norm, nn.RMSNorm) and _runs_in_triton(x, widest=_widest_norm()):
-        return emission.normed_emission(x, norm.weight, bias, theta, eps=norm.eps or 0.0, **neuron)
+    if isinstance(norm, nn.RMSNorm) and _runs_in_triton(x, widest=_widest_norm()):
+        if torch.compiler.is_compiling() and not torch.is_grad_enabled():
+            return _merged(x, bias, theta, norm, **neuron)
+        if FUSE_NORM:
+            return emission.normed_emission(
+                x, norm.weight, bias, theta, eps=norm.eps or 0.0, **neuron
+            )
     return memoryless.graded_emission(norm(x) + bias, theta, **neuron)
+
+
+def _merged(
+    x: Tensor,
+    bias: Tensor,
+    theta: Tensor,
+    norm: nn.RMSNorm,
+    dtype: torch.dtype | None = None,
+    **neuron,
+) -> tuple[Tensor, Tensor]:
+    """What the Triton program computes, in float32, for torch.compile to merge with its neighbours.
+
+    Without gradients that makes a launch less per neuron, which is what decoding waits for; with
+    them, the sums over tokens for the parameters need programs of their own anyway.
+    """
+    dtype = dtype or torch.promote_types(x.dtype, norm.weight.dtype)
+    v = F.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps) + bias
+    return memoryless.graded_emission(v, theta, dtype=dtype, **neuron)
 
 
 def _runs_in_triton(x: Tensor, widest: int | None = None) -> bool:
