@@ -75,14 +75,14 @@ def preset(name: str, size: str) -> Bench:
     return Bench(name, Options(case=f"spikeloom-{size}"))
 
 
-def profiled(size: str) -> Bench:
-    return Bench("train", Options(quick=True, case=f"spikeloom-{size}", profile=True))
+def profiled(size: str, slow_peers: bool = False) -> Bench:
+    return Bench("train", Options(True, slow_peers, f"spikeloom-{size}", profile=True))
 
 
 EVENT, RECURRENT = "tests/ops/event/test_gather.py", "tests/ops/lif/test_recurrent_scan.py"
 FLA = Options(quick=True, slow_peers=True, case="B8 H12 K64 L4096")
 WANTED: dict[str, tuple[int, Bench | Check | Script]] = {
-    "train-15m": (140, profiled("15m")),
+    "train-15m": (90, profiled("15m")),
     "decode-15m": (50, preset("decode", "15m")),
     "attention": (30, quick("attention")),
     "event": (25, Bench("event")),
@@ -90,11 +90,12 @@ WANTED: dict[str, tuple[int, Bench | Check | Script]] = {
     "scan": (25, quick("scan")),
     "recurrent": (25, Bench("recurrent")),
     "decode-125m": (80, preset("decode", "125m")),
+    "sweep-gather": (60, Script("sweep_gather.py")),
+    "programs-15m": (150, profiled("15m", slow_peers=True)),
     "check-event": (45, Check((f"{EVENT}::test_a_cuda_graph_follows_the_payload", EVENT))),
     "check-recurrent": (45, Check((RECURRENT,))),
 }
 BY_NAME: dict[str, tuple[int, Bench | Check | Script]] = {
-    "sweep-gather": (60, Script("sweep_gather.py")),
     "check-attention": (120, Check(("tests/ops/attention",))),
     "check-neurons": (90, Check(("tests/ops/lif",))),
     "check-decode": (60, Check(("tests/inference/test_graph_step.py",))),
@@ -103,7 +104,7 @@ BY_NAME: dict[str, tuple[int, Bench | Check | Script]] = {
     "lif-full": (60, Bench("lif")),
     "lif-compiled": (150, Bench("lif", Options(slow_peers=True))),
     "scan-full": (60, Bench("scan")),
-    "train-125m": (400, profiled("125m")),
+    "train-125m": (250, profiled("125m")),
     "train-15m-full": (200, preset("train", "15m")),
     "train-125m-full": (500, preset("train", "125m")),
 }
@@ -135,6 +136,7 @@ def run(name: str, seconds: float, work: Callable[[Path], None], out: Path) -> N
     began, ended = time.monotonic(), "done"
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
+        _tidy()
         work(out / f"{name}.json")
     except OutOfTimeError:
         ended = "out of time"
@@ -144,11 +146,10 @@ def run(name: str, seconds: float, work: Callable[[Path], None], out: Path) -> N
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     print(f"== {name}: {ended}, {time.monotonic() - began:.0f} s", flush=True)
-    _tidy()
 
 
 def _tidy() -> None:
-    """Nothing of a step is left for the next."""
+    """Nothing is left of the step before."""
     import torch
 
     torch.compiler.reset()

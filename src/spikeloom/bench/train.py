@@ -68,7 +68,7 @@ def measure(preset: str, device: str, options: Options = ALL) -> Iterator[Row]:
             for name, loop in loops.items():
                 say(table(f"{preset}, {name}", kernels_of(loop.block), loop.steps))
     del loops["dense twin"]
-    if options.profile and device == "cuda":
+    if options.slow_peers and device == "cuda":
         yield from _against_other_programs(preset, loops["spiking"], spiking)
     speed = loops["spiking"].tokens_per_second(times["spiking"])
     if options.quick:
