@@ -155,7 +155,9 @@ def read_tensors(path: Path, framework: str = "pt") -> dict[str, Any]:
             with safe_open(file, framework=framework) as archive:
                 tensors |= {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
         except TypeError as exc:  # NumPy has no bfloat16
-            raise CheckpointError(f"{file}: {framework} cannot hold its weights ({exc})") from None
+            raise CheckpointError(
+                f"{file}: {framework} cannot hold its weights ({exc}): use --backend torch or mlx"
+            ) from None
         except (SafetensorError, OSError) as exc:
             raise _broken(file, exc) from None
     return tensors

@@ -5,15 +5,18 @@ import json
 import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 from tiny_text import write_text
 
-from spikeloom import backends
+from spikeloom import backends, presets
 from spikeloom.backends import BACKENDS, Backend, check
+from spikeloom.backends.generation import sample
+from spikeloom.backends.numpy.decoder import Decoder
 from spikeloom.cli import main
 from spikeloom.config import MIXERS, load_config
-from spikeloom.errors import ConfigError
+from spikeloom.errors import CheckpointError, ConfigError
 from spikeloom.inference import plan
 
 TINY = [
@@ -207,6 +210,39 @@ def test_a_mixer_that_nobody_else_has_names_who_can(monkeypatch):
 
 
 def test_what_no_backend_has_is_said_so(monkeypatch):
-    monkeypatch.setattr(backends, "BACKENDS", {"poor": Backend(None, "", decodes=MIXERS[:1])})
+    monkeypatch.setattr(backends, "BACKENDS", {"poor": Backend(None, "", mixers=MIXERS[:1])})
+    run = load_config("spike-transformer")
     with pytest.raises(ConfigError, match="no backend has all that it needs"):
-        check("poor", load_config("spike-transformer").model)
+        check("poor", run.model, run.training)
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_runs_or_is_refused_with_who_can(name):
+    run = load_config(name)
+    plain = not any(layer.extras for layer in run.model.layers)
+    check("torch", run.model, run.training)
+    for backend in ("numpy", "mlx"):
+        if plain and not run.training.gradient_checkpointing:
+            check(backend, run.model, run.training)
+            continue
+        says = f"the {backend} backend cannot run it, use --backend torch$"
+        with pytest.raises(ConfigError, match=says):
+            check(backend, run.model, run.training)
+
+
+def test_a_rate_code_is_refused_and_not_left_out():
+    """By whoever makes the model, too: not every way leads through the command line."""
+    config = load_config("pulse-15m").model
+    says = r"layers\[0\].mixer_rate: the numpy backend cannot run it, and no other decodes"
+    with pytest.raises(ConfigError, match=says):
+        Decoder(config, {})
+    says = r"layers\[4\].spiking=False: the numpy"
+    with pytest.raises(ConfigError, match=says):
+        Decoder(load_config("hybrid-hierarchical").model, {})
+
+
+def test_logits_that_are_no_numbers_choose_nothing():
+    rng = np.random.default_rng(0)
+    for temperature in (0.0, 1.0):
+        with pytest.raises(CheckpointError, match="logits are NaN"):
+            sample(np.array([1.0, np.nan]), temperature, 1.0, rng)

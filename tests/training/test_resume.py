@@ -138,10 +138,22 @@ def test_another_learning_rate_counts(optimizer, text, tmp_path, monkeypatch):
     assert [e["learning_rate"] for e in log] == pytest.approx([5e-3] * 2 + [1e-4] * 4)
 
 
+def test_learning_rates_by_layer_go_on(text, tmp_path, monkeypatch):
+    run = run_of(max_steps=STEPS, layer_decay=0.5)
+    whole = train(run, text, tmp_path / "whole").directory
+    out = tmp_path / "resumed"
+    interrupted(monkeypatch, run, text, out, 5)
+    train(run, text, out, resume=True)
+    assert same_weights(whole, out)
+    peaks = [g["initial_lr"] for g in optimizer_of(out / f"checkpoint-{STEPS}")["param_groups"]]
+    assert sorted(set(peaks)) == [5e-3 * 0.5**n for n in (3, 2, 1, 0)]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"model": {"hidden_size": 64}}, "model.hidden_size=32, not 64"),
+        ({"layer_decay": 0.5}, "training.layer_decay=1.0, not 0.5"),
         ({"model": {"neurons": {"head": {"kind": "none"}}}}, "model.neurons="),
         ({"optimizer": "muon"}, "training.optimizer='adamw', not 'muon'"),
     ],

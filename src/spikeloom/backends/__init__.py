@@ -41,6 +41,7 @@ class Backend:
         extras, decodes_extras: what else of a layer it has, and what its engine has.
         switches: which of the training settings that are off by default it has.
         resumes: whether an interrupted run can go on.
+        reads_quantised: whether it reads weights of 4 or 8 bits (`backends.mlx.quantize`).
         extra: of spikeloom, that brings the package of the same name that it needs.
     """
 
@@ -55,6 +56,7 @@ class Backend:
     dtypes: tuple[str, ...] = ("auto", "float32", "bfloat16")
     switches: tuple[str, ...] = SWITCHES
     resumes: bool = True
+    reads_quantised: bool = False
     extra: str | None = None
 
 
@@ -79,6 +81,7 @@ BACKENDS = {
         optimizers=("adamw",),
         switches=("compile",),
         resumes=False,
+        reads_quantised=True,
         extra="mlx",
     ),
 }
@@ -126,12 +129,17 @@ def generator(name: str, directory: str | Path) -> Any:
         MissingExtraError: its package is not installed.
     """
     from spikeloom import tokenizers
-    from spikeloom.checkpoint import read_config, require_head, resolve
+    from spikeloom.checkpoint import read_config, read_json, require_head, resolve
     from spikeloom.inference.generate import Generator
 
     backend, path = find(name), resolve(directory)
     config = read_config(path)
     require_head(path, "SpikeloomForCausalLM")
+    if (how := read_json(path).get("quantization")) and not backend.reads_quantised:
+        able = " or ".join(n for n, b in BACKENDS.items() if b.reads_quantised)
+        raise ConfigError(
+            f"{path}: quantization={how}: the {name} backend cannot run it, use --backend {able}"
+        )
     check(name, config)
     return Generator(
         _named(backend.engine, backend.extra).load(path), tokenizers.load(path, config.vocab_size)
@@ -150,6 +158,8 @@ def check(
     if (missing := _lacks(find(name), model, training, resume)) is not None:
         able = [n for n, b in BACKENDS.items() if _lacks(b, model, training, resume) is None]
         can = f"use --backend {' or '.join(able)}" if able else "no backend has all that it needs"
+        if training is None and not able:
+            can = "and no other decodes it by the token: transformers' generate() does, in PyTorch"
         raise ConfigError(f"{missing}: the {name} backend cannot run it, {can}")
 
 
@@ -164,17 +174,23 @@ def _lacks(
         if layer.mlp not in backend.mlps:
             return f"model.layers[{i}].mlp={layer.mlp}"
         has = backend.decodes_extras if training is None else backend.extras
-        for name in set(layer.extras) - set(has):
-            return f"model.layers[{i}].{name}"
+        for name in layer.extras:
+            if name not in has:
+                return f"model.layers[{i}].{name}{_brief(getattr(layer, name))}"
     if training is not None:
         if training.optimizer not in backend.optimizers:
             return f"training.optimizer={training.optimizer}"
         if training.dtype not in backend.dtypes:
             return f"training.dtype={training.dtype}"
         for switch in SWITCHES:
-            if getattr(training, switch) and switch not in backend.switches:
-                return f"training.{switch}={getattr(training, switch)}"
+            if (value := getattr(training, switch)) and switch not in backend.switches:
+                return f"training.{switch}{_brief(value)}"
     return "--resume" if resume and not backend.resumes else None
+
+
+def _brief(value: Any) -> str:
+    """`=value`, unless it is a whole table."""
+    return f"={value}" if isinstance(value, bool | int | str) else ""
 
 
 def _named(path: str, extra: str | None) -> Any:

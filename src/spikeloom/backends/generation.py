@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from spikeloom.backends.weights import Array
+from spikeloom.errors import CheckpointError
 
 
 class Steps(Protocol):
@@ -44,7 +45,13 @@ def generate(
 
 
 def sample(logits: Array, temperature: float, top_p: float, rng: np.random.Generator) -> int:
-    """The likeliest token at temperature 0, else one of those that together have `top_p`."""
+    """The likeliest token at temperature 0, else one of those that together have `top_p`.
+
+    Raises:
+        CheckpointError: a logit is not a number, so that there is nothing to choose from.
+    """
+    if np.isnan(logits).any():
+        raise CheckpointError("the model's logits are NaN: its weights are damaged, or overflow")
     if temperature <= 0:
         return int(logits.argmax())
     scaled = logits.astype(np.float64) / temperature

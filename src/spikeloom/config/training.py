@@ -55,6 +55,8 @@ class TrainingConfig:
     gradient_accumulation: int = 1
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: matrices only, AdamW for the rest
     learning_rate: float = 2e-3
+    # factor of the learning rate per layer, from the head down (training.layer_rates)
+    layer_decay: float = 1.0
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     schedule: Literal["cosine", "cosine_with_restarts", "constant"] = "cosine"
@@ -101,6 +103,7 @@ class TrainingConfig:
         require_each(
             self, "min_learning_rate", lambda v: 0 <= v <= 1, "a share of the peak in [0, 1]"
         )
+        require_each(self, "layer_decay", lambda v: 0 < v <= 1, "a factor in (0, 1]")
         require_each(
             self, "betas", lambda v: all(0 <= beta < 1 for beta in v), "two decays in [0, 1)"
         )

@@ -3,7 +3,7 @@
 Weight decay goes to matrices only: gains, biases, payload steps and decays are scales, not
 weights. With Muon, matrices between neurons are orthogonalised (`torch.optim.Muon`, its update
 scaled to AdamW's so that one learning rate serves both); embedding, head and vectors stay with
-AdamW.
+AdamW. With `layer_decay` each of these groups is split once more, by learning rate.
 """
 
 from __future__ import annotations
@@ -15,24 +15,37 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from spikeloom.config import TrainingConfig
+from spikeloom.training.layer_rates import layer_factors
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """The optimizer that `config.optimizer` asks for."""
     matrices, embeddings, vectors = parameter_groups(model)
     adamw: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas}
-    decayed = {"params": embeddings, "weight_decay": config.weight_decay}
-    plain = {"params": vectors, "weight_decay": 0.0}
+    plain = by_rate(model, vectors, config, weight_decay=0.0)
     if config.optimizer == "adamw":
-        decayed["params"] = matrices + embeddings
-        return torch.optim.AdamW([g for g in (decayed, plain) if g["params"]], **adamw)
+        decayed = by_rate(model, matrices + embeddings, config, config.weight_decay)
+        return torch.optim.AdamW(decayed + plain, **adamw)
     muon = torch.optim.Muon(
-        matrices,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
+        by_rate(model, matrices, config, config.weight_decay), adjust_lr_fn="match_rms_adamw"
     )
-    return JointOptimizer([muon, torch.optim.AdamW([decayed, plain], **adamw)])
+    decayed = by_rate(model, embeddings, config, config.weight_decay)
+    return JointOptimizer([muon, torch.optim.AdamW(decayed + plain, **adamw)])
+
+
+def by_rate(
+    model: nn.Module, parameters: list[nn.Parameter], config: TrainingConfig, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Parameter groups of one weight decay: one for every learning rate (`config.layer_decay`)."""
+    factors = layer_factors((name for name, _ in model.named_parameters()), config.layer_decay)
+    own = {id(p): factors[name] for name, p in model.named_parameters()}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(own[id(parameter)], []).append(parameter)
+    return [
+        {"params": group, "lr": config.learning_rate * factor, "weight_decay": weight_decay}
+        for factor, group in sorted(groups.items(), reverse=True)
+    ]
 
 
 def parameter_groups(

@@ -68,12 +68,12 @@ def _recorded(out: Path) -> dict[str, Any]:
 
 
 def _same_model(stored: dict[str, Any], run: RunConfig, out: Path) -> None:
-    """Refuse to resume with another architecture or optimizer; the vocabulary is the tokenizer's
-    affair, and all else (budget, learning rate, batch) may change."""
+    """Refuse to resume with another architecture, optimizer or layer decay; the vocabulary is the
+    tokenizer's affair, and all else (budget, learning rate, batch) may change."""
     from_tokenizer = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"}
     asked, defaults = to_dict(run), to_dict(RunConfig())
     keys = [("model", key) for key in asked["model"] if key not in from_tokenizer]
-    for part, key in [*keys, ("training", "optimizer")]:
+    for part, key in [*keys, ("training", "optimizer"), ("training", "layer_decay")]:
         before = stored[part].get(key, defaults[part][key])  # of a run that is older than the key
         now = asked[part][key]
         if before != now:

@@ -170,12 +170,13 @@ class SpikeTrainer(FiringRateMixin, Trainer):
 
         Whoever resumes after a NaN was told to lower it.
         """
-        super()._load_optimizer_and_scheduler(checkpoint)
         assert self.optimizer is not None
-        for group in self.optimizer.param_groups:
-            if group["initial_lr"] != self.config.learning_rate:
-                group["lr"] *= self.config.learning_rate / group["initial_lr"]
-                group["initial_lr"] = self.config.learning_rate
+        peaks = [group["initial_lr"] for group in self.optimizer.param_groups]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
+            if group["initial_lr"] != peak:
+                group["lr"] *= peak / group["initial_lr"]
+                group["initial_lr"] = peak
         scheduler: Any = self.lr_scheduler
         scheduler.base_lrs = [group["initial_lr"] for group in self.optimizer.param_groups]
         scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]  # for the log

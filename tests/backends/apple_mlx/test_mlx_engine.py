@@ -166,9 +166,10 @@ def test_pytorch_and_numpy_refuse_a_quantised_checkpoint_in_one_line(make_run, t
 
     quantize.quantize_checkpoint(make_run("sdsa"), tmp_path / "small", bits=8, group_size=32)
     for backend in ("torch", "numpy"):
-        with pytest.raises(CheckpointError) as error:
+        with pytest.raises(ConfigError) as error:
             backends.generator(backend, tmp_path / "small")
-        assert "\n" not in str(error.value)
+        assert "quantization={'group_size': 32, 'bits': 8}" in str(error.value)
+        assert str(error.value).endswith(f"the {backend} backend cannot run it, use --backend mlx")
 
 
 @pytest.mark.parametrize(
@@ -189,8 +190,10 @@ def test_what_cannot_be_quantised_is_refused(given, says, make_run, tmp_path):
 def test_nothing_is_quantised_twice(make_run, tmp_path):
     run, small = make_run("sdsa"), tmp_path / "small"
     quantize.quantize_checkpoint(run, small, group_size=32)
-    with pytest.raises(CheckpointError, match="is not empty"):
+    with pytest.raises(CheckpointError, match="is not an empty directory"):
         quantize.quantize_checkpoint(run, small, group_size=32)
+    with pytest.raises(CheckpointError, match="is not an empty directory"):
+        quantize.quantize_checkpoint(run, run / "config.json", group_size=32)
     with pytest.raises(CheckpointError, match="is quantised already"):
         quantize.quantize_checkpoint(small, tmp_path / "smaller", group_size=32)
 

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 
 from spikeloom.backends.generation import generate
 from spikeloom.checkpoint import read_tensors
+from spikeloom.errors import ConfigError
 
 pytest.importorskip("mlx.core", reason="needs `pip install 'spikeloom[mlx]'`")
 pytest.importorskip("mlx_lm", reason="needs `pip install mlx-lm`")
@@ -61,12 +62,13 @@ def test_it_reads_quantised_checkpoints(make_run, tmp_path):
     assert mx.allclose(model(tokens), ours(tokens), atol=1e-5)
 
 
+@pytest.mark.parametrize("mixer", ["attention", "sdsa"])
 def test_lora_is_trained_and_fused_into_a_checkpoint_that_pytorch_reads(
-    make_run, tmp_path, monkeypatch, capsys
+    mixer, make_run, tmp_path, monkeypatch, capsys
 ):
     from transformers import AutoModelForCausalLM
 
-    run, data = make_run("attention"), tmp_path / "data"
+    run, data = make_run(mixer), tmp_path / "data"
     data.mkdir()
     for part in ("train", "valid"):
         lines = [json.dumps({"text": f"the dog sat on the log {i}"}) for i in range(8)]
@@ -98,6 +100,44 @@ def test_lora_is_trained_and_fused_into_a_checkpoint_that_pytorch_reads(
     ours = Engine.load(fused).model(mx.array(tokens.numpy()))
     with torch.no_grad():
         np.testing.assert_allclose(np.array(ours), model(tokens).logits.numpy(), atol=1e-4)
+
+
+def test_an_architecture_that_mlx_lacks_is_refused_and_not_run_without_it(make_run):
+    """Keys that no weight belongs to would pass mlx-lm's own check."""
+    from mlx_lm import load
+
+    run = make_run("attention")
+    tree = json.loads((run / "config.json").read_text())
+    tree["layers"][0]["key_stride"] = 4
+    (run / "config.json").write_text(json.dumps(tree))
+    lm.register()
+    for loads in (load, quantize_checkpoint):
+        given = [str(run)] if loads is load else [run, run.parent / "small"]
+        with pytest.raises(ConfigError, match=r"layers\[0\].key_stride=4: the mlx backend"):
+            loads(*given)
+    assert not (run.parent / "small").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "give a verb of mlx-lm"),
+        (["generate", "--model", "/nowhere"], "/nowhere is not a directory"),
+        (["generate", "--model", "RUN"], "is truncated or not a safetensors file"),
+    ],
+)
+def test_mistakes_of_a_user_are_one_line(words, says, make_run, monkeypatch, capsys):
+    run = make_run("attention")
+    whole = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        mlx_lm(monkeypatch, capsys, *[run if word == "RUN" else word for word in words])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert says in said
+    assert said.count("\n") == 1
 
 
 def test_without_mlx_lm_it_says_what_to_install(monkeypatch, capsys):

@@ -147,6 +147,21 @@ def test_a_model_on_the_kernels_has_the_same_gradients(name, as_cpp, monkeypatch
         assert np.linalg.norm(found[key] - gradient) <= 1e-4 * size, key
 
 
+@pytest.mark.parametrize("c", NEURONS.values(), ids=NEURONS)
+def test_mlx_takes_the_programs_and_asks_for_metal_only_to_run_them(c):
+    for program in metal.programs(c):
+        assert metal._kernel(program) is not None
+    if mx.metal.is_available():
+        return
+    x, channel = mx.zeros((9, 6)), mx.ones(3)
+    with pytest.raises(RuntimeError, match="No Metal back-end"):
+        metal.launch(
+            metal.programs(c)[0],
+            [x, channel, channel, mx.zeros(6)],
+            [x.shape, (6,), x.shape],
+        )
+
+
 def test_without_metal_the_loop_computes():
     if mx.metal.is_available():
         pytest.skip("this machine has Metal")

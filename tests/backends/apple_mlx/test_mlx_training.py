@@ -14,10 +14,10 @@ from parity import reference, small_model, tokens_of, torch_step, weights_of  # 
 from spikeloom.backends.mlx import training  # noqa: E402
 from spikeloom.backends.mlx.checkpoint import from_numpy  # noqa: E402
 from spikeloom.backends.mlx.training import LayerwiseAdamW, Learner, compiler  # noqa: E402
-from spikeloom.backends.numpy.training import layer_factors  # noqa: E402
 from spikeloom.config import RunConfig, TrainingConfig  # noqa: E402
 from spikeloom.training.budget import Budget  # noqa: E402
 from spikeloom.training.dead_zone import DeadZoneWarmup  # noqa: E402
+from spikeloom.training.layer_rates import layer_factors  # noqa: E402
 from spikeloom.training.optimizers import make_optimizer  # noqa: E402
 
 pytestmark = pytest.mark.mlx
@@ -88,9 +88,9 @@ def test_accumulated_batches_count_as_one():
 
 def test_learning_rates_by_layer_are_those_of_adamw_with_a_group_each():
     model = small_model("spikeloom-1m", torch.float32)
-    training = replace(TRAINING, clip=1e9)
+    training = replace(TRAINING, clip=1e9, layer_decay=0.5)
     ours = from_numpy(model.config.architecture, weights_of(model))
-    optimizer, named = LayerwiseAdamW(ours, training, 0.5), dict(model.named_parameters())
+    optimizer, named = LayerwiseAdamW(ours, training), dict(model.named_parameters())
     factors = layer_factors(weights_of(model), 0.5)
     assert len(set(factors.values())) == 4
     groups = [
@@ -100,6 +100,9 @@ def test_learning_rates_by_layer_are_those_of_adamw_with_a_group_each():
     theirs = torch.optim.AdamW(groups, betas=TRAINING.betas)
     from mlx.utils import tree_unflatten
 
+    assert {g["lr"] for g in make_optimizer(model, training).param_groups} == {
+        1e-2 * factor for factor in factors.values()
+    }
     for seed in range(3):
         said = reference(model, tokens_of(model, 2, 7, seed=seed))
         theirs.step()

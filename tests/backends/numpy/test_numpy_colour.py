@@ -61,6 +61,14 @@ def test_a_line_that_is_no_word_and_colour_is_refused(line, says, tmp_path):
         read_pairs(data)
 
 
+def test_no_epochs_are_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["colour", "--epochs", "0"])
+    with pytest.raises(SystemExit) as left:
+        colour.main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "error: --epochs 0: expected at least 1\n"
+
+
 def test_a_missing_or_empty_file_ends_with_one_line_and_code_2(tmp_path, monkeypatch, capsys):
     for data in (tmp_path / "nowhere.jsonl", write(tmp_path / "empty.jsonl")):
         monkeypatch.setattr(sys, "argv", ["colour", "--data", str(data)])

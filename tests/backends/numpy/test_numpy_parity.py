@@ -48,13 +48,15 @@ def test_logits_losses_and_gradients_agree(name, dtype, tolerance):
 
 
 def test_without_pressure_the_gradient_is_that_of_the_cross_entropy(name):
+    """Exactly, where PyTorch has no rotary angles to round."""
     model = small_model(name)
+    rotary = any(layer.mixer == "attention" for layer in model.config.architecture.layer_list)
     tokens = tokens_of(model, 2, 9)
     w, config, targets = weights_of(model), model.config.architecture, next_tokens(tokens)
     expected = reference(model, tokens).grads
     for target in (None, 1.1):  # no target, and one that is never passed
         grads = loss_and_gradients(Decoder(config, w), tokens, targets, target)[2]
-        assert_grads_close(grads, expected, 1e-6)
+        assert_grads_close(grads, expected, 1e-6 if rotary else 1e-12)
 
 
 def test_spikes_agree_away_from_the_threshold(name, pasts):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from parity import reference, small_model, tokens_of, torch_step, weights_of
 
-from spikeloom.backends.numpy.training import AdamW, Learner, clip, layer_factors, warmed
+from spikeloom.backends.numpy.training import AdamW, Learner, clip, warmed
 from spikeloom.config import RunConfig, TrainingConfig
 from spikeloom.training.budget import Budget
 from spikeloom.training.dead_zone import DeadZoneWarmup, warm_level
@@ -80,27 +80,24 @@ def test_accumulated_batches_count_as_one():
         np.testing.assert_allclose(halves.weights[key], whole.weights[key], atol=1e-9)
 
 
-def test_learning_rates_by_layer_are_those_of_adamw_with_a_group_each():
-    model = small_model("spikeloom-1m")
-    named = dict(model.named_parameters())
-    weights = weights_of(model)
-    factors = layer_factors(weights, 0.5)
-    assert factors["model.decoder.norm.weight"] == 1.0
-    assert factors["model.decoder.layers.1.blocks.0.norm.weight"] == 0.5
-    assert factors["model.decoder.layers.0.blocks.1.mlp.up_proj.weight"] == 0.25
-    assert factors["model.decoder.embed_tokens.weight"] == 0.125
-    groups = [
-        {"params": [p], "lr": 1e-2 * factors[n], "weight_decay": 0.3 if p.ndim == 2 else 0.0}
-        for n, p in named.items()
-    ]
-    theirs = torch.optim.AdamW(groups, betas=TRAINING.betas)
-    ours = AdamW(weights, TRAINING, factors)
-    for seed in range(3):
-        said = reference(model, tokens_of(model, 2, 7, seed=seed))
-        theirs.step()
-        ours.step(said.grads)
-    for key, parameter in named.items():
-        np.testing.assert_allclose(weights[key], parameter.detach().numpy(), atol=1e-12)
+@pytest.mark.parametrize("name", ["spikeloom-1m", "membrane, hard reset"])
+def test_learning_rates_by_layer_are_those_of_pytorch(name):
+    training, model = replace(TRAINING, layer_decay=0.5), small_model(name)
+    learner, optimizer = learner_of(model, training), make_optimizer(model, training)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    start = weights_of(model)
+    for n in range(3):
+        tokens = tokens_of(model, 2, 11, seed=n)
+        learner.step([tokens], 1.0, 1.0)
+        reference(model, tokens, training.target_active_share, training.rate_weight)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+        optimizer.step()
+    assert len(set(peaks)) == 4
+    for key, expected in weights_of(model).items():
+        np.testing.assert_allclose(learner.weights[key], expected, atol=CLOSE, err_msg=key)
+    head, low = "model.decoder.norm.weight", "model.decoder.layers.0.blocks.0.norm.weight"
+    moved = {key: np.abs(learner.weights[key] - start[key]).max() for key in (head, low)}
+    assert moved[low] < 0.5 * moved[head]
 
 
 @pytest.mark.parametrize("largest", [0.5, 100.0])

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import mlx.core as mx
 from mlx import nn
 
+from spikeloom.backends import check
 from spikeloom.backends.mlx import attention
 from spikeloom.backends.mlx.neurons import Neuron
 from spikeloom.backends.mlx.state import LayerMemory
@@ -243,10 +244,14 @@ class Model(nn.Module):
 
     Args:
         config: the architecture.
+
+    Raises:
+        ConfigError: it has a part that this backend lacks.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        check("mlx", config)  # also for mlx-lm, which comes here without our commands
         self.config = config
         self.model = Trunk(config)
         if not config.tie_word_embeddings:

@@ -14,12 +14,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, fields
 from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from spikeloom.backends import check
 from spikeloom.backends.mlx import decoder
-from spikeloom.checkpoint import MODEL_TYPE
+from spikeloom.backends.mlx.checkpoint import quantization
+from spikeloom.checkpoint import MODEL_TYPE, read_config, read_shapes, require_head, resolve
 from spikeloom.config import ModelConfig, expand_neurons
-from spikeloom.errors import MissingExtraError
+from spikeloom.errors import ConfigError, MissingExtraError, SpikeloomError
 from spikeloom.strict import build
 
 NAME = f"mlx_lm.models.{MODEL_TYPE}"
@@ -64,11 +68,32 @@ def register() -> None:
     sys.modules[NAME] = import_module("spikeloom.backends.mlx.lm")
 
 
+def check_arguments(words: list[str]) -> None:
+    """Refuse what mlx-lm would answer with a traceback.
+
+    Raises:
+        ConfigError: no verb, or an architecture that MLX lacks.
+        CheckpointError: `--model` is no directory, or not a whole checkpoint of a language model.
+    """
+    if not words:
+        raise ConfigError("give a verb of mlx-lm: generate, lora, fuse, … (--help lists them)")
+    given = dict(pairwise(words))
+    if "--model" in given:
+        path = resolve(given["--model"])
+        require_head(path, "SpikeloomForCausalLM")
+        check("mlx", read_config(path))
+        read_shapes(path)
+        quantization(path)
+        if path != Path(given["--model"]):
+            raise ConfigError(f"{given['--model']} holds an unfinished run: give --model {path}")
+
+
 def main() -> None:
     """Register, and go on as `mlx_lm`."""
     try:
         register()
-    except MissingExtraError as error:
+        check_arguments(sys.argv[1:])
+    except SpikeloomError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     import_module("mlx_lm.cli").main()

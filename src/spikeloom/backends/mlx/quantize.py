@@ -55,8 +55,8 @@ def quantize_checkpoint(
     path = resolve(source)
     if checkpoint.quantization(path) is not None:
         raise CheckpointError(f"{path} is quantised already: give the checkpoint it came from")
-    if out.exists() and any(out.iterdir()):
-        raise CheckpointError(f"{out} is not empty: give a new directory")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} is not an empty directory: give a new one")
     model = checkpoint.load(path)
     before = nbytes(model)
     how = quantize(model, bits, group_size)

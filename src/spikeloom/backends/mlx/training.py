@@ -13,9 +13,10 @@ from mlx.utils import tree_flatten, tree_map
 from spikeloom.backends.mlx import checkpoint
 from spikeloom.backends.mlx.decoder import Model
 from spikeloom.backends.mlx.device import on_gpu
-from spikeloom.backends.numpy.training import layer_factors, warmed
+from spikeloom.backends.numpy.training import warmed
 from spikeloom.backends.weights import Array, fed_shares, initial_weights, roles
 from spikeloom.config import ModelConfig, RunConfig, TrainingConfig
+from spikeloom.training.layer_rates import layer_factors
 
 
 class Learner:
@@ -23,16 +24,15 @@ class Learner:
 
     Args:
         run: architecture and training settings.
-        layer_decay: learning rates fall by this factor per layer, from the head down.
     """
 
-    def __init__(self, run: RunConfig, layer_decay: float = 1.0) -> None:
+    def __init__(self, run: RunConfig) -> None:
         self.config, self.training = run.model, run.training
         weights = initial_weights(run.model, run.training.seed)
         self.model = checkpoint.from_numpy(run.model, weights)
         self.model.compute_in(half_precision(run.training.dtype))
         self._compile = compiler(run.training)
-        self.optimizer = LayerwiseAdamW(self.model, run.training, layer_decay)
+        self.optimizer = LayerwiseAdamW(self.model, run.training)
         self._compiled: dict[ModelConfig, Callable[..., Any]] = {}
 
     def step(self, batches: Sequence[Array], factor: float, progress: float) -> tuple[float, float]:
@@ -78,13 +78,12 @@ class LayerwiseAdamW:
 
     Args:
         model: what is trained.
-        config: peak learning rate, betas, weight decay, clipping.
-        layer_decay: factor of the learning rate per layer, from the head down.
+        config: peak learning rate, its factor per layer, betas, weight decay, clipping.
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, layer_decay: float = 1.0) -> None:
+    def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
         weights = dict(tree_flatten(model.trainable_parameters()))
-        factors = layer_factors(weights, layer_decay)
+        factors = layer_factors(weights, config.layer_decay)
         groups = {name: (factors[name], w.ndim == 2) for name, w in weights.items()}
         self.factors = list(dict.fromkeys(groups.values()))
         self.parts = [

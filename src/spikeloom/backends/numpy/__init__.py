@@ -4,12 +4,14 @@
     attention.py   softmax attention, spike-driven attention with decay, the seed's Hadamard form
     layers.py      weight products, RMSNorm, activations, cross-entropy
     decoder.py     the blocks put together; loss and gradients
-    weights.py     initial values; the checkpoint directory that PyTorch also reads and writes
-    optimizer.py   AdamW, clipping, the learning rate along the way
-    training.py    the loop
+    training.py    AdamW, clipping, one training step
     recurrent.py   one token at a time, reading only the weights of channels that fired
     colour.py      word -> colour, in a minute
 
-`docs/numpy.md` walks through it equation by equation. It needs NumPy and safetensors, nothing else,
-and grows no features: what it lacks, PyTorch has.
+What any backend needs lies one folder up: names, shapes and initial values of the weights and the
+checkpoint directory (`weights.py`), sampling (`generation.py`), the training loop (`training.py`).
+
+`docs/numpy.md` walks through it equation by equation. It needs NumPy and safetensors, nothing else
+(the loop and the text around it are the rest of spikeloom), and grows no features: what it lacks,
+PyTorch has.
 """

@@ -23,7 +23,7 @@ from spikeloom.backends.numpy.training import AdamW, clip
 from spikeloom.backends.weights import Array, initial_weights
 from spikeloom.backends.words import COLOURS, Pairs, read_pairs, xkcd_pairs
 from spikeloom.config import load_config
-from spikeloom.errors import SpikeloomError
+from spikeloom.errors import ConfigError, SpikeloomError
 from spikeloom.training.memory import keep_freed_memory
 
 GEOMETRY = [
@@ -91,6 +91,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=50)
     given = parser.parse_args()
     try:
+        if given.epochs < 1:
+            raise ConfigError(f"--epochs {given.epochs}: expected at least 1")
         pairs = read_pairs(given.data) if given.data else xkcd_pairs()
     except SpikeloomError as error:
         parser.exit(2, f"error: {error}\n")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spikeloom.backends import check
 from spikeloom.backends.numpy import attention
 from spikeloom.backends.numpy.layers import (
     add,
@@ -51,9 +52,13 @@ class Decoder:
     Args:
         config: the architecture.
         weights: by the names they have in `model.safetensors` (`backends/weights.py`).
+
+    Raises:
+        ConfigError: the architecture has a part that is not written out here.
     """
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
+        check("numpy", config)
         self.config, self.w = config, weights
 
     def forward(self, tokens: Array) -> Output:

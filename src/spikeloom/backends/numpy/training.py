@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from spikeloom.backends.numpy.decoder import Decoder, loss_and_gradients
 from spikeloom.backends.numpy.layers import add, cross_entropy, next_tokens
 from spikeloom.backends.weights import Array, Weights, fed_shares, initial_weights, write
 from spikeloom.config import ModelConfig, RunConfig, TrainingConfig
+from spikeloom.training.layer_rates import layer_factors
 
 EPS = 1e-8
 
@@ -28,14 +28,12 @@ class AdamW:
 
     Args:
         weights: what is trained.
-        config: peak learning rate, betas, weight decay.
-        factors: of the learning rate, by name (`layer_factors`); 1 where none is given.
+        config: peak learning rate, its factor per layer, betas, weight decay.
     """
 
-    def __init__(
-        self, weights: Weights, config: TrainingConfig, factors: Mapping[str, float] | None = None
-    ) -> None:
-        self.weights, self.config, self.factors = weights, config, factors or {}
+    def __init__(self, weights: Weights, config: TrainingConfig) -> None:
+        self.weights, self.config = weights, config
+        self.factors = layer_factors(weights, config.layer_decay)
         self.m = {name: np.zeros_like(w) for name, w in weights.items()}
         self.v = {name: np.zeros_like(w) for name, w in weights.items()}
         self.steps = 0
@@ -46,21 +44,12 @@ class AdamW:
         b1, b2 = self.config.betas
         for name, w in self.weights.items():
             g, m, v = grads[name], self.m[name], self.v[name]
-            rate = self.config.learning_rate * factor * self.factors.get(name, 1.0)
+            rate = self.config.learning_rate * factor * self.factors[name]
             m += (1 - b1) * (g - m)
             v += (1 - b2) * (g * g - v)
             if w.ndim == 2:
                 w *= 1 - rate * self.config.weight_decay
             w -= rate / (1 - b1**self.steps) * m / (np.sqrt(v / (1 - b2**self.steps)) + EPS)
-
-
-def layer_factors(weights: Weights, decay: float) -> dict[str, float]:
-    """Learning-rate factors that fall by `decay` per layer, from the head down to the embedding."""
-    layers = {n: int(found[1]) for n in weights if (found := re.search(r"layers\.(\d+)\.", n))}
-    count = 1 + max(layers.values(), default=-1)
-    depth = {n: count - layer for n, layer in layers.items()}
-    depth |= {n: count + 1 for n in weights if "embed_tokens" in n}
-    return {n: decay ** depth.get(n, 0) for n in weights}
 
 
 def clip(grads: Weights, largest: float) -> float:
