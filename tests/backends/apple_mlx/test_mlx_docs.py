@@ -31,5 +31,5 @@ def test_names_and_settings_exist():
     ):
         assert name in TEXT
         assert hasattr(import_module(f"spikeloom.backends.mlx.{path}"), name)
-    for setting in re.findall(r"(training\.\w+=\w+)", TEXT):
+    for setting in re.findall(r"(training\.\w+=[\w.]+)", TEXT):
         load_config("spikeloom-1m", [setting])

@@ -52,7 +52,8 @@ def test_gradients_are_the_finite_differences_of_the_smooth_model(name, monkeypa
                 layers.cross_entropy(Decoder(config, moved).forward(tokens).logits, targets)[0]
             )
         slope = (losses[0] - losses[1]) / (2 * STEP)
-        assert np.sum(grads[key] * direction) == pytest.approx(slope, rel=1e-4, abs=1e-7), key
+        assert abs(slope) > 1e-7, key  # there is something to compare
+        assert np.sum(grads[key] * direction) == pytest.approx(slope, rel=1e-4), key
 
 
 @pytest.mark.parametrize("surrogate", SLOPES)
