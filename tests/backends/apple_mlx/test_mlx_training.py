@@ -41,8 +41,9 @@ def weights_in(model):
 def assert_same_update(before, found, expected, gradients):
     """Adam's first update is the sign of the gradient: it says little where there is none."""
     for key, wanted in expected.items():
-        told = np.abs(gradients[key]) > 1e-6
-        np.testing.assert_allclose(found[key][told], wanted[told], atol=2e-5, err_msg=key)
+        told = np.abs(gradients[key]) > 1e-5
+        assert told.any(), key
+        np.testing.assert_allclose(found[key][told], wanted[told], atol=5e-6, rtol=0, err_msg=key)
         assert np.abs(found[key] - before[key]).max() > 0, key
 
 
