@@ -41,6 +41,7 @@ class Backend:
         extras, decodes_extras: what else of a layer it has, and what its engine has.
         switches: which of the training settings that are off by default it has.
         resumes: whether an interrupted run can go on.
+        starts: whether a run can start on the weights of a checkpoint.
         extra: of spikeloom, that brings the package of the same name that it needs.
     """
 
@@ -55,6 +56,7 @@ class Backend:
     dtypes: tuple[str, ...] = ("auto", "float32", "bfloat16")
     switches: tuple[str, ...] = SWITCHES
     resumes: bool = True
+    starts: bool = True
     extra: str | None = None
 
 
@@ -71,6 +73,7 @@ BACKENDS = {
         dtypes=("auto", "float32"),
         switches=(),
         resumes=False,
+        starts=False,
     ),
     "mlx": Backend(
         "spikeloom.backends.mlx.training:Learner",
@@ -79,6 +82,7 @@ BACKENDS = {
         optimizers=("adamw",),
         switches=("compile",),
         resumes=False,
+        starts=False,
         extra="mlx",
     ),
 }
@@ -98,7 +102,13 @@ def find(name: str) -> Backend:
 
 
 def train(
-    name: str, run: RunConfig, data: str, out: str | Path, resume: bool = False, **options: Any
+    name: str,
+    run: RunConfig,
+    data: str,
+    out: str | Path,
+    resume: bool = False,
+    start: str | Path | None = None,
+    **options: Any,
 ) -> Any:
     """Train with a backend: arguments and result of `spikeloom.training.train.train`.
 
@@ -107,11 +117,11 @@ def train(
         MissingExtraError: its package is not installed.
     """
     backend = find(name)
-    check(name, run.model, run.training, resume)
+    check(name, run.model, run.training, resume, start is not None)
     if backend.learner is None:
         from spikeloom.training.train import train as train_in_torch
 
-        return train_in_torch(run, data, out, resume=resume, **options)
+        return train_in_torch(run, data, out, resume=resume, start=start, **options)
     from spikeloom.backends.training import train as train_elsewhere
 
     return train_elsewhere(_named(backend.learner, backend.extra), run, data, out, **options)
@@ -139,7 +149,11 @@ def generator(name: str, directory: str | Path) -> Any:
 
 
 def check(
-    name: str, model: ModelConfig, training: TrainingConfig | None = None, resume: bool = False
+    name: str,
+    model: ModelConfig,
+    training: TrainingConfig | None = None,
+    resume: bool = False,
+    start: bool = False,
 ) -> None:
     """Refuse, by field and value, what a backend lacks, and name the backends that can.
 
@@ -147,14 +161,15 @@ def check(
         ConfigError: in one line.
     """
     require_causal(model)
-    if (missing := _lacks(find(name), model, training, resume)) is not None:
-        able = [n for n, b in BACKENDS.items() if _lacks(b, model, training, resume) is None]
+    wanted = (model, training, resume, start)
+    if (missing := _lacks(find(name), *wanted)) is not None:
+        able = [n for n, b in BACKENDS.items() if _lacks(b, *wanted) is None]
         can = f"use --backend {' or '.join(able)}" if able else "no backend has all that it needs"
         raise ConfigError(f"{missing}: the {name} backend cannot run it, {can}")
 
 
 def _lacks(
-    backend: Backend, model: ModelConfig, training: TrainingConfig | None, resume: bool
+    backend: Backend, model: ModelConfig, training: TrainingConfig | None, resume: bool, start: bool
 ) -> str | None:
     """The first `field=value` that is missing: to train, or, without `training`, to decode."""
     mixers = backend.decodes if training is None else backend.mixers
@@ -174,6 +189,8 @@ def _lacks(
         for switch in SWITCHES:
             if getattr(training, switch) and switch not in backend.switches:
                 return f"training.{switch}={getattr(training, switch)}"
+    if start and not backend.starts:
+        return "--from"
     return "--resume" if resume and not backend.resumes else None
 
 

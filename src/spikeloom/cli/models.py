@@ -27,7 +27,12 @@ models_app = typer.Typer()
 
 @models_app.command()
 def train(
-    preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="See `presets`.")],
+    preset: Annotated[
+        str,
+        typer.Argument(
+            metavar="PRESET_OR_YAML", help="See `presets`; or a run, whose config is taken again."
+        ),
+    ],
     data: Data,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Checkpoint directory to write.")],
     eval_data: Annotated[
@@ -60,8 +65,10 @@ def train(
 
     spikeloom train spikeloom-1m --task ner --data people.jsonl --out runs/tagger --max-minutes 3
 
+    spikeloom train runs/docs --from runs/docs --data stories.jsonl --out runs/tuned --max-steps 200
+
     DIR holds `checkpoint-N` folders while it runs and the best weights at the end. A run that was
-    interrupted goes on with the same command and --resume.
+    interrupted goes on with the same command and --resume; --from starts a new one on old weights.
     """
     from spikeloom import backends
     from spikeloom.config import load_config
@@ -72,24 +79,21 @@ def train(
     if budget:  # a budget on the command line replaces the file's
         budget = [f"training.{k}=null" for k in given] + budget
     settings = [*(settings or []), *budget]
-    if (task, start, bidirectional) != (None, None, None):
-        words = None if tokenizer is None else str(tokenizer)
-        both = {"eval_data": eval_data, "tokenizer": words, "start": start, "resume": resume}
+    words = None if tokenizer is None else str(tokenizer)
+    both: dict[str, Any] = {
+        "eval_data": eval_data,
+        "tokenizer": words,
+        "start": start,
+        "resume": resume,
+    }
+    if (task, bidirectional) != (None, None):
         if backend != "torch":
             raise ConfigError(f"--backend {backend} has no heads for --task: use torch")
         train_task(task, preset, settings, twin, bidirectional, data, out, json_file, **both)
         return
     run = twin_of(load_config(preset, settings), twin)
-    result = backends.train(
-        backend,
-        run,
-        data,
-        out,
-        eval_data=eval_data,
-        tokenizer=None if tokenizer is None else str(tokenizer),
-        resume=resume,
-        title=preset if twin is None else f"{preset} ({twin} twin)",
-    )
+    title = preset if twin is None else f"{preset} ({twin} twin)"
+    result = backends.train(backend, run, data, out, title=title, **both)
     report = {"directory": str(result.directory), **result.metrics}
     print(f"{result.directory}: {_summary(result.metrics)}")
     write_json(report, json_file)

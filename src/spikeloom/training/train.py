@@ -37,6 +37,7 @@ from spikeloom.training.budget import Budget
 from spikeloom.training.display import Display, Sampler
 from spikeloom.training.memory import keep_freed_memory
 from spikeloom.training.run_directory import RUN_FILE, claim, is_main, record, staged
+from spikeloom.training.start import recorded_start, require_language_model, take_weights
 from spikeloom.training.trainer import STATE_FILES, SpikeTrainer
 
 Rows = TokenRows | ConditionedRows
@@ -64,10 +65,11 @@ def train(
     *,
     eval_data: str | None = None,
     tokenizer: str | None = None,
+    start: str | Path | None = None,
     resume: bool = False,
     title: str = "training",
 ) -> Result:
-    """Train a model from scratch, or continue.
+    """Train a model from scratch, from the weights of a checkpoint, or continue.
 
     Args:
         run: model, tokenizer and training config.
@@ -75,6 +77,7 @@ def train(
         out: checkpoint directory to write.
         eval_data: SOURCE of held-out text; None sets 5% of the documents aside.
         tokenizer: directory of a tokenizer to use instead of the prepared data's, or a new one.
+        start: checkpoint whose weights and tokenizer are taken over (`spikeloom.training.start`).
         resume: continue the run that `out` holds.
         title: what the progress bar says.
 
@@ -90,15 +93,22 @@ def train(
     arguments = training_arguments(run.training, out, budget)  # joins the other processes, if any
     with arguments.main_process_first(local=False):
         checkpoint = claim(out, run, resume)
-        words = make_tokenizer(run, data, out, tokenizer)
+        start = recorded_start(out) if resume and start is None else start
+        whence = None
+        if start is not None and checkpoint is None:
+            whence = require_language_model(start, run, tokenizer)
+        words = make_tokenizer(run, data, out, tokenizer or whence)
         run = fit_to_tokenizer(run, words)
         train_rows, eval_rows = make_rows(run.training, data, eval_data, words)
         if is_main():
             named = metadata_values(train_rows.packed, run.training.metadata, MOST_VALUES)
             told = {"data": data, "eval_data": eval_data, "metadata": named}
+            told |= {} if start is None else {"from": str(start)}
             record(out, words, {**to_dict(run), **told})
     with _memory_advice(run.training):
         model = make_model(run)
+        if whence is not None:
+            take_weights(model, whence)
         display = Display(budget, tokens_per_step, title)
         trainer = make_trainer(
             run.training, arguments, budget, display, model, words, train_rows, eval_rows
@@ -251,7 +261,7 @@ class BudgetCallback(TrainerCallback):
         return control
 
 
-def make_tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
+def make_tokenizer(run: RunConfig, data: str, out: Path, given: str | Path | None) -> Any:
     """Of the run in `out`; else the given one, else the prepared data's, or one trained on it."""
     if (out / RUN_FILE).exists():
         return tokenizers.load(out)
