@@ -25,6 +25,7 @@ MODEL_TYPE = "spikeloom"
 
 _PREFIX = "checkpoint-"
 _WEIGHTS = "model.safetensors"
+_RUN_FILE = "run.json"
 _INDEX = "model.safetensors.index.json"
 # What a model class is called, and what its checkpoints are for.
 _HEADS = {
@@ -106,6 +107,24 @@ def read_json(path: Path) -> dict[str, Any]:
     if kind != MODEL_TYPE:
         raise CheckpointError(f"{path} holds a model of type {kind!r}, not a spikeloom checkpoint")
     return dict(tree)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """`run.json` of a checkpoint, or of the run that its `checkpoint-N` belongs to; or nothing.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    for folder in (path, path.parent):
+        if (folder / _RUN_FILE).is_file():
+            try:
+                run: Any = json.loads((folder / _RUN_FILE).read_text("utf-8"))
+            except (OSError, ValueError) as exc:
+                raise CheckpointError(f"{folder / _RUN_FILE} is not readable ({exc})") from None
+            if not isinstance(run, dict) or not isinstance(run.get("training", {}), dict):
+                raise CheckpointError(f"{folder / _RUN_FILE} is not readable: no table of settings")
+            return run
+    return {}
 
 
 def require_head(path: Path, wanted: str) -> None:

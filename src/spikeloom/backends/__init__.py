@@ -25,7 +25,7 @@ from spikeloom.errors import ConfigError, MissingExtraError, did_you_mean
 # Training settings that are off by default.
 SWITCHES = (
     "compile", "gradient_checkpointing", "report_to", "separate_documents", "metadata", "phases",
-    "halves",
+    "halves", "chat",
 )  # fmt: skip
 
 

@@ -91,7 +91,9 @@ def evaluate_task(
 
 @heads_app.command()
 def tag(
-    checkpoint: Checkpoint,
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="A tagger's checkpoint directory.")
+    ],
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="What to tag.")] = None,
     file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Tag a file of text instead.")

@@ -12,6 +12,8 @@ from spikeloom.cli.heads import BothWays, From, Task, evaluate_task, train_task
 from spikeloom.cli.options import (
     Backend,
     Checkpoint,
+    CheckpointOrPreset,
+    Checkpoints,
     Data,
     Device,
     Json,
@@ -141,7 +143,7 @@ def evaluate(
 
 @models_app.command()
 def compare(
-    checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="Directories.")],
+    checkpoints: Checkpoints,
     data: Data,
     part: Part = "all",
     max_tokens: Annotated[int | None, typer.Option(help="Score at most so many.")] = None,
@@ -221,8 +223,13 @@ def chat(
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
     seed: Seed = 0,
     roles: Annotated[
-        bool, typer.Option("--roles", help="Use the chat template (for a model tuned on it).")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--roles/--continue",
+            help="Wrap turns in the chat template, or have the model continue them; default: as "
+            "it was trained.",
+        ),
+    ] = None,
     backend: Backend = "torch",
     json_file: Json = None,
 ) -> None:
@@ -232,18 +239,19 @@ def chat(
     """
     from spikeloom import backends
     from spikeloom.inference.chat import chat as run_chat
+    from spikeloom.inference.chat import speaks_in_roles
     from spikeloom.inference.generate import Sampling
 
     sampling = Sampling(temperature, top_p, seed, max_new_tokens)
-    turns = run_chat(backends.generator(backend, checkpoint), sampling, roles)
+    generator = backends.generator(backend, checkpoint)
+    roles = speaks_in_roles(checkpoint) if roles is None else roles
+    turns = run_chat(generator, sampling, roles)
     write_json({"turns": turns}, json_file)
 
 
 @models_app.command()
 def verify(
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="CKPT", help="A checkpoint directory, or a preset's name.")
-    ],
+    checkpoint: CheckpointOrPreset,
     text: Annotated[str | None, typer.Option(help="Text to read; else random tokens.")] = None,
     json_file: Json = None,
 ) -> None:

@@ -7,8 +7,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from spikeloom.checkpoint import read_run, resolve
 from spikeloom.errors import ConfigError
 from spikeloom.inference.generate import Generator, Sampling
 
@@ -86,6 +88,15 @@ class Conversation:
         return [self.generator.tokenizer.eos_token_id, *end]
 
 
+def speaks_in_roles(directory: str | Path) -> bool:
+    """Whether a checkpoint was trained on conversations, and so wants its turns wrapped.
+
+    Raises:
+        CheckpointError: it is not a checkpoint, or its `run.json` is damaged.
+    """
+    return bool(read_run(resolve(directory)).get("training", {}).get("chat", False))
+
+
 @contextmanager
 def _interrupts_noted() -> Iterator[list[bool]]:
     """Ctrl-C adds to the list instead of raising: a token half read would spoil the state."""
@@ -105,7 +116,7 @@ def chat(generator: Generator, sampling: Sampling, roles: bool = False) -> list[
     conversation = Conversation(generator, sampling, roles)
     turns: list[dict[str, str]] = []
     if sys.stdin.isatty():
-        how = "" if roles else " This model continues your text; --roles is for tuned ones."
+        how = "" if roles else " This model continues your text."
         print(f"/reset forgets, /quit leaves, Ctrl-C stops an answer.{how}", file=sys.stderr)
     while (text := _read()) is not None:
         if text == "/quit":
