@@ -66,7 +66,7 @@ def test_the_run_says_that_it_was_conversations(tuned, tmp_path):
     assert speaks_in_roles(tuned / state_of(tuned)["best_model_checkpoint"].split("/")[-1])
     assert not speaks_in_roles(tuned.parent / "first")
     (tuned.parent / "first" / "run.json").write_text("{")
-    with pytest.raises(CheckpointError, match="run.json is not readable"):
+    with pytest.raises(CheckpointError, match=r"run\.json is not readable"):
         speaks_in_roles(tuned.parent / "first")
 
 
@@ -77,7 +77,7 @@ def test_held_out_conversations_from_a_source_of_their_own(text, requests, tmp_p
 
 
 def test_what_does_not_go_with_conversations(text, tmp_path):
-    with pytest.raises(ConfigError, match="training.chat: True is impossible"):
+    with pytest.raises(ConfigError, match=r"training\.chat: True is impossible"):
         chat_run(metadata=["category"])
-    with pytest.raises(DataError, match="text.txt"):
+    with pytest.raises(DataError, match=r"text\.txt"):
         train(chat_run(), text, tmp_path / "run")

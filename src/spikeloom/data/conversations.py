@@ -87,9 +87,8 @@ class Speller:
     ) -> Iterator[tuple[list[int], bool, str]]:
         """Token ids, whether they are learned, and the text in them."""
         if "messages" not in record:
-            if not isinstance(record.get("text"), str):
-                raise DataError(f"{place}: a record needs 'messages' or 'text'")
-            yield self._encode(record["text"]), True, record["text"]
+            text = _text(record, place)
+            yield self._encode(text), True, text
             return
         system = ""
         for role, content in _messages(record["messages"], place):
@@ -186,6 +185,26 @@ def read_both(source: str, speller: Speller) -> tuple[list[Example], list[Exampl
     for side, document in sides(found):
         both[side].append(document.about["spelt"])
     return both["train"], both["eval"]
+
+
+def spoken(source: str) -> Iterator[str]:
+    """All that is said or told in a source, to learn a tokenizer from.
+
+    Raises:
+        DataError: the source cannot be read, or a record is of another form.
+    """
+    for place, record in objects(source):
+        if "messages" in record:
+            yield from (content for _, content in _messages(record["messages"], place))
+        else:
+            yield _text(record, place)
+
+
+def _text(record: Mapping[str, Any], place: str) -> str:
+    text = record.get("text")
+    if not isinstance(text, str):
+        raise DataError(f"{place}: a record needs 'messages' or 'text'")
+    return text
 
 
 def _messages(messages: Any, place: str) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from spikeloom import tokenizers
 from spikeloom.checkpoint import step_of
 from spikeloom.config import RunConfig, TrainingConfig
+from spikeloom.data.conversations import spoken
 from spikeloom.data.packing import is_prepared
 from spikeloom.data.sources import documents
 from spikeloom.errors import ConfigError, TrainingError
@@ -261,7 +262,8 @@ def make_tokenizer(run: RunConfig, data: str, out: Path, given: str | Path | Non
         return tokenizers.load(given)
     if is_prepared(data):
         return tokenizers.load(Path(data) / "tokenizer")
-    return tokenizers.train(run.tokenizer.kind, documents(data), run.tokenizer.vocab_size)
+    texts = spoken(data) if run.training.chat else documents(data)
+    return tokenizers.train(run.tokenizer.kind, texts, run.tokenizer.vocab_size)
 
 
 def _restore_clock(budget: Budget, checkpoint: Path | None) -> None:
