@@ -29,7 +29,8 @@ def make_checkpoint(folder, chat=True):
     run = parse_run({"model": model, "training": {"chat": chat, "max_steps": 3, "context": 64}})
     SpikeloomForCausalLM(SpikeloomConfig.from_architecture(run.model)).save_pretrained(folder)
     words.save_pretrained(folder)
-    (folder / "run.json").write_text(json.dumps({**to_dict(run), "data": "stories.jsonl"}))
+    record = {**to_dict(run), "data": "/home/me/stories.jsonl,hub:me/tales"}
+    (folder / "run.json").write_text(json.dumps(record))
     done = {"steps": 3, "tokens": 6144, "seconds": 1.5}
     (folder / "training.json").write_text(json.dumps(done))
     (folder / "optimizer.pt").write_bytes(b"not to be shipped")

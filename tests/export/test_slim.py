@@ -37,8 +37,15 @@ def test_what_is_written(trained, slimmed):
     assert not names & {"optimizer.pt", "trainer_state.json"}
     with safe_open(slimmed / "model.safetensors", "pt") as archive:
         assert {archive.get_slice(name).get_dtype() for name in archive.keys()} == {"BF16"}  # noqa: SIM118
-    for name in ("tokenizer.json", "run.json", "training.json"):
+    for name in ("tokenizer.json", "training.json"):
         assert (slimmed / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_the_record_of_the_run_goes_along_without_places(trained, slimmed):
+    before, after = (json.loads((d / "run.json").read_text()) for d in (trained, slimmed))
+    assert before["data"] == "/home/me/stories.jsonl,hub:me/tales"
+    assert after == before | {"data": "stories.jsonl,tales"}
+    assert all(file.stat().st_mode & 0o044 for file in slimmed.iterdir())
 
 
 def test_only_the_weights_are_rounded(trained, slimmed):

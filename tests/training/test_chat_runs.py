@@ -76,8 +76,10 @@ def test_held_out_conversations_from_a_source_of_their_own(text, requests, tmp_p
     assert torch.isfinite(torch.tensor(result.metrics["eval_loss"]))
 
 
-def test_what_does_not_go_with_conversations(text, tmp_path):
+def test_what_does_not_go_with_conversations(text, requests, tmp_path):
     with pytest.raises(ConfigError, match=r"training\.chat: True is impossible"):
         chat_run(metadata=["category"])
     with pytest.raises(DataError, match=r"text\.txt"):
         train(chat_run(), text, tmp_path / "run")
+    with pytest.raises(DataError, match=r"these are conversations: .*training\.chat=true"):
+        train(run_of(), requests, tmp_path / "other")

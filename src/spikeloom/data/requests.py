@@ -23,7 +23,7 @@ OPENING = 400  # characters in which a hero is introduced
 OPEN_SHARE = 0.1  # of the requests, that ask for any story
 THING_SHARE = 0.6  # of the requests about somebody, that name a thing or place too
 
-_WORD = re.compile(r"[a-z]+")
+_WORD = re.compile(r"\b[a-z]+\b")
 _LOOKS = r"(?:[a-z]+,? ){{0,3}}"
 _NAMED = rf"\b(?:[Aa]n?|[Tt]he) (?P<what>{_LOOKS}(?:{{kinds}})) (?:named|called) (?P<name>[A-Z]\w+)"
 _SOMEBODY = rf"\b[Aa]n? {_LOOKS}(?P<kind>{{kinds}})\b"
@@ -38,6 +38,7 @@ class Words:
     things: tuple[str, ...]
     places: dict[str, str]
     no_names: frozenset[str]
+    names: dict[str, tuple[str, ...]]
     requests: tuple[str, ...]
     open_requests: tuple[str, ...]
 
@@ -46,6 +47,7 @@ def make_records(
     stories: Iterable[str],
     counts: Counter[str],
     plain_share: float = 0.3,
+    rename_share: float = 0.5,
     most_words: int = 350,
     seed: int = 0,
 ) -> Iterator[dict[str, Any]]:
@@ -57,6 +59,9 @@ def make_records(
         stories: texts.
         counts: filled with what was made, and what was passed over as too long.
         plain_share: of the stories, that stay plain text; those about nothing known do too.
+        rename_share: of the stories asked for, whose hero gets another name, there and in the
+            request: most are called Lily or Tim, and a model would not need to read who is asked
+            for.
         most_words: longer stories are passed over: an answer has to fit in a row.
         seed: of the choices.
     """
@@ -65,7 +70,10 @@ def make_records(
         if len(story.split()) > most_words:
             counts["too long"] += 1
             continue
-        asked = None if choose.random() < plain_share else request(story, choose)
+        asked = None
+        if choose.random() >= plain_share:
+            story = renamed(story, choose) if choose.random() < rename_share else story
+            asked = request(story, choose)
         counts["plain" if asked is None else "requests"] += 1
         yield {"text": story} if asked is None else {"messages": _turns(asked, story)}
 
@@ -94,6 +102,7 @@ def load_words() -> Words:
         things=tuple(tree["things"].split()),
         places={place: where for where, some in tree["places"].items() for place in some.split()},
         no_names=frozenset(tree["no_names"].split()),
+        names={kind: tuple(some.split()) for kind, some in tree["names"].items()},
         requests=tuple(tree["requests"]),
         open_requests=tuple(tree["open_requests"]),
     )
@@ -112,6 +121,18 @@ def _topic(story: str, choose: random.Random) -> str | None:
     if (where := load_words().places.get(thing)) is not None:
         return f"{who} {where} {thing}"
     return f"{who} and {_with_article(thing)}"
+
+
+def renamed(story: str, choose: random.Random) -> str:
+    """The story with another name for its hero, if one is introduced by name."""
+    match = _patterns()[0].search(story[:OPENING])
+    if match is None:
+        return story
+    counted = Counter(_WORD.findall(story.lower()))
+    she = counted["she"] + counted["her"] > counted["he"] + counted["his"]
+    known = load_words().names["she" if she else "he"]
+    free = [name for name in known if not re.search(rf"\b{name}\b", story)]
+    return re.sub(rf"\b{match['name']}\b", choose.choice(free), story) if free else story
 
 
 def hero(story: str) -> str | None:

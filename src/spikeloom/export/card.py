@@ -107,7 +107,7 @@ def write_card(directory: str | Path, facts: Facts, samples: int = 10, seed: int
     parts = [
         f"# {facts.name}",
         _about(path),
-        _use(path, facts.name),
+        _use(path),
         f"## Data\n\n{_table(('data set', 'licence'), facts.data.items())}",
         f"## Training\n\n{_training(facts.runs or [path])}",
         f"## Figures\n\n{_figures(facts, evaluations)}",
@@ -152,13 +152,11 @@ def _about(path: Path) -> str:
     )
 
 
-def _use(path: Path, name: str) -> str:
-    how = "asks for stories" if speaks_in_roles(path) else "begins a text that it continues"
+def _use(path: Path) -> str:
+    how = "Ask it for a story" if speaks_in_roles(path) else "Begin a text, and it goes on"
     return (
-        "## Use\n\n"
-        f"What you type {how}:\n\n"
-        "```\npip install spikeloom\nspikeloom chat DIR\n```\n\n"
-        "DIR is this directory; without it, the model that came with the package."
+        "## Use\n\n```\npip install spikeloom\nspikeloom chat DIR\n```\n\n"
+        f"{how}. DIR is this directory; without it, the model that came with the package."
     )
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from spikeloom.checkpoint import read_run, resolve
 from spikeloom.errors import CheckpointError
 from spikeloom.evaluation.checkpoint import load_any
 from spikeloom.tokenizers.special import END
 
-KEPT = ("run.json", "training.json")  # how it was trained: for the card, `chat` and `train`
+_PLACES = ("data", "eval_data", "from")  # keys of run.json that name files of this machine
 
 
 def slim(directory: str | Path, out: str | Path) -> dict[str, Any]:
@@ -39,14 +41,27 @@ def slim(directory: str | Path, out: str | Path) -> dict[str, Any]:
     if generation is not None and read_run(path).get("training", {}).get("chat"):
         generation.eos_token_id = [words.eos_token_id, words.convert_tokens_to_ids(END)]
     out.mkdir(parents=True, exist_ok=True)
+    disable_progress_bar()  # of the weight files
     model.to(torch.bfloat16).save_pretrained(out)
     words.save_pretrained(out)
-    for name in KEPT:
-        source = next((f / name for f in (path, path.parent) if (f / name).is_file()), None)
-        if source is not None:
-            shutil.copyfile(source, out / name)
+    _keep_record(path, out)
+    for file in out.iterdir():
+        if file.is_file():
+            file.chmod(0o644)  # safetensors writes for its owner alone; a package is for all
     return {
         "directory": str(out),
         "parameters": sum(p.numel() for p in model.parameters()),
         "weight_bytes": (out / "model.safetensors").stat().st_size,
     }
+
+
+def _keep_record(path: Path, out: Path) -> None:
+    """How it was trained, for the card, `chat` and `train`; of places only the names."""
+    if run := read_run(path):
+        for key in _PLACES:
+            if isinstance(run.get(key), str):
+                run[key] = ",".join(Path(part).name for part in run[key].split(","))
+        (out / "run.json").write_text(json.dumps(run, indent=2), encoding="utf-8")
+    done = next((f for f in (path, path.parent) if (f / "training.json").is_file()), None)
+    if done is not None:
+        shutil.copyfile(done / "training.json", out / "training.json")

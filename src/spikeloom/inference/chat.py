@@ -44,6 +44,12 @@ class Conversation:
         self._unread = [self.generator.tokenizer.bos_token_id]
         self._turn = 0
 
+    def is_full(self) -> bool:
+        """Whether another answer would go beyond the positions that the model was trained on."""
+        position, longest = self.state.position, self.sampling.max_new_tokens
+        context: int = self.generator.engine.config.max_position_embeddings
+        return position > 0 and position + longest > context
+
     def answer(self, text: str, show: Callable[[str], None]) -> str:
         """Read a turn and answer it; Ctrl-C stops the answer, not the conversation.
 
@@ -125,6 +131,9 @@ def chat(generator: Generator, sampling: Sampling, roles: bool = False) -> list[
             conversation.reset()
             print("(forgotten)", file=sys.stderr)
         elif text:
+            if roles and conversation.is_full():  # there it would talk nonsense
+                conversation.reset()
+                print("(the context is full: earlier turns are forgotten)", file=sys.stderr)
             answer = conversation.answer(text, _show)
             print()
             turns.append({"user": text, "answer": answer})
