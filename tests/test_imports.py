@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "errors": set(),
     "strict": {"errors"},
     "presets": {"errors", "strict"},
+    "pretrained": {"errors"},
     "config": BASE,
     "checkpoint": BASE,
     "ops": BASE,
@@ -111,10 +112,11 @@ HEAVY = ("torch", "transformers", "tokenizers", "datasets", "numpy", "matplotlib
     "code",
     [
         "import spikeloom, spikeloom.errors, spikeloom.strict, spikeloom.config, spikeloom.presets",
+        "import spikeloom; spikeloom.pretrained_path",
         "from spikeloom import load_config; load_config('spikeloom-1m', ['model.num_steps=2'])",
         "import spikeloom.cli",
     ],
-    ids=["config", "reading a preset", "command line"],
+    ids=["config", "shipped model", "reading a preset", "command line"],
 )
 def test_light_modules_stay_light(code):
     check = f"{code}\nimport sys\nprint([m for m in {HEAVY!r} if m in sys.modules])"

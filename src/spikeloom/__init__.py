@@ -18,6 +18,7 @@ _EXPORTS = {
     "dense_twin": "spikeloom.model.twins",
     "quantised_twin": "spikeloom.model.twins",
     "load_config": "spikeloom.config",
+    "pretrained_path": "spikeloom.pretrained",
     "SpikeloomError": "spikeloom.errors",
 }
 

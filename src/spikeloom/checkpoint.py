@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize, safe_open
 
 from spikeloom.config import ModelConfig, expand_neurons
 from spikeloom.errors import CheckpointError, ConfigError
@@ -25,6 +25,8 @@ MODEL_TYPE = "spikeloom"
 
 _PREFIX = "checkpoint-"
 _WEIGHTS = "model.safetensors"
+_RUN_FILE = "run.json"
+_BFLOAT16 = "BF16"
 _INDEX = "model.safetensors.index.json"
 # What a model class is called, and what its checkpoints are for.
 _HEADS = {
@@ -108,6 +110,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(tree)
 
 
+def read_run(path: Path) -> dict[str, Any]:
+    """`run.json` of a checkpoint, or of the run that its `checkpoint-N` belongs to; or nothing.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    for folder in (path, path.parent):
+        if (folder / _RUN_FILE).is_file():
+            try:
+                run: Any = json.loads((folder / _RUN_FILE).read_text("utf-8"))
+            except (OSError, ValueError) as exc:
+                raise CheckpointError(f"{folder / _RUN_FILE} is not readable ({exc})") from None
+            if not isinstance(run, dict) or not isinstance(run.get("training", {}), dict):
+                raise CheckpointError(f"{folder / _RUN_FILE} is not readable: no table of settings")
+            return run
+    return {}
+
+
 def require_head(path: Path, wanted: str) -> None:
     """Refuse a checkpoint with another head than the class `wanted` has.
 
@@ -144,7 +164,8 @@ def read_tensors(path: Path, framework: str = "pt") -> dict[str, Any]:
 
     Args:
         path: a checkpoint directory.
-        framework: `pt` for tensors of PyTorch, `numpy` for arrays.
+        framework: `pt` for tensors of PyTorch, `numpy` for arrays (bfloat16, which NumPy lacks,
+            comes out as float32: the same numbers).
 
     Raises:
         CheckpointError: a file is missing, truncated, or not a safetensors file.
@@ -153,14 +174,31 @@ def read_tensors(path: Path, framework: str = "pt") -> dict[str, Any]:
     for file in _weight_files(path):
         try:
             with safe_open(file, framework=framework) as archive:
-                tensors |= {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-        except TypeError as exc:  # NumPy has no bfloat16
-            raise CheckpointError(
-                f"{file}: {framework} cannot hold its weights ({exc}): use --backend torch or mlx"
-            ) from None
+                names = list(archive.keys())
+                if framework == "numpy" and _in_bfloat16(archive, names):
+                    tensors |= _widened(file)
+                else:
+                    tensors |= {name: archive.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as exc:
             raise _broken(file, exc) from None
     return tensors
+
+
+def _in_bfloat16(archive: Any, names: list[str]) -> bool:
+    return any(archive.get_slice(name).get_dtype() == _BFLOAT16 for name in names)
+
+
+def _widened(file: Path) -> dict[str, Any]:
+    """The tensors of a file as arrays; a bfloat16 is the upper half of a float32."""
+    import numpy as np
+
+    found = {}
+    for name, tensor in deserialize(file.read_bytes()):
+        if tensor["dtype"] != _BFLOAT16:
+            raise CheckpointError(f"{file}: {name} is not in bfloat16, though other weights are")
+        halves = np.frombuffer(tensor["data"], np.uint16).astype(np.uint32)
+        found[name] = (halves << 16).view(np.float32).reshape(tensor["shape"])
+    return found
 
 
 def _number(checkpoint: Path) -> str:

@@ -184,3 +184,13 @@ def test_ctrl_c_at_the_prompt_drops_the_line_only(generator, monkeypatch):
     type_in(monkeypatch, ["The cat", KeyboardInterrupt(), "and"], terminal=False)
     with pytest.raises(KeyboardInterrupt):
         chat(generator, GREEDY)
+
+
+def test_a_tuned_model_is_not_led_beyond_what_it_was_trained_on(generator, monkeypatch, capsys):
+    type_in(monkeypatch, ["The cat"] * 5)
+    turns = chat(generator, Sampling(temperature=0.0, max_new_tokens=25), roles=True)
+    context = generator.engine.config.max_position_embeddings
+    forgotten = capsys.readouterr().err.count("are forgotten")
+    assert 1 <= forgotten <= 4
+    assert context < 5 * 25  # so that it had to
+    assert turns[0] in turns[1:]  # the same words on an empty context, at another seed

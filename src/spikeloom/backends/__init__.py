@@ -25,7 +25,7 @@ from spikeloom.errors import ConfigError, MissingExtraError, did_you_mean
 # Training settings that are off by default.
 SWITCHES = (
     "compile", "gradient_checkpointing", "report_to", "separate_documents", "metadata", "phases",
-    "halves",
+    "halves", "chat",
 )  # fmt: skip
 
 
@@ -42,6 +42,7 @@ class Backend:
         switches: which of the training settings that are off by default it has.
         resumes: whether an interrupted run can go on.
         reads_quantised: whether it reads weights of 4 or 8 bits (`backends.mlx.quantize`).
+        starts: whether a run can start on the weights of a checkpoint.
         extra: of spikeloom, that brings the package of the same name that it needs.
     """
 
@@ -57,6 +58,7 @@ class Backend:
     switches: tuple[str, ...] = SWITCHES
     resumes: bool = True
     reads_quantised: bool = False
+    starts: bool = True
     extra: str | None = None
 
 
@@ -73,6 +75,7 @@ BACKENDS = {
         dtypes=("auto", "float32"),
         switches=(),
         resumes=False,
+        starts=False,
     ),
     "mlx": Backend(
         "spikeloom.backends.mlx.training:Learner",
@@ -82,6 +85,7 @@ BACKENDS = {
         switches=("compile",),
         resumes=False,
         reads_quantised=True,
+        starts=False,
         extra="mlx",
     ),
 }
@@ -101,7 +105,13 @@ def find(name: str) -> Backend:
 
 
 def train(
-    name: str, run: RunConfig, data: str, out: str | Path, resume: bool = False, **options: Any
+    name: str,
+    run: RunConfig,
+    data: str,
+    out: str | Path,
+    resume: bool = False,
+    start: str | Path | None = None,
+    **options: Any,
 ) -> Any:
     """Train with a backend: arguments and result of `spikeloom.training.train.train`.
 
@@ -110,11 +120,11 @@ def train(
         MissingExtraError: its package is not installed.
     """
     backend = find(name)
-    check(name, run.model, run.training, resume)
+    check(name, run.model, run.training, resume, start is not None)
     if backend.learner is None:
         from spikeloom.training.train import train as train_in_torch
 
-        return train_in_torch(run, data, out, resume=resume, **options)
+        return train_in_torch(run, data, out, resume=resume, start=start, **options)
     from spikeloom.backends.training import train as train_elsewhere
 
     return train_elsewhere(_named(backend.learner, backend.extra), run, data, out, **options)
@@ -147,7 +157,11 @@ def generator(name: str, directory: str | Path) -> Any:
 
 
 def check(
-    name: str, model: ModelConfig, training: TrainingConfig | None = None, resume: bool = False
+    name: str,
+    model: ModelConfig,
+    training: TrainingConfig | None = None,
+    resume: bool = False,
+    start: bool = False,
 ) -> None:
     """Refuse, by field and value, what a backend lacks, and name the backends that can.
 
@@ -155,8 +169,9 @@ def check(
         ConfigError: in one line.
     """
     require_causal(model)
-    if (missing := _lacks(find(name), model, training, resume)) is not None:
-        able = [n for n, b in BACKENDS.items() if _lacks(b, model, training, resume) is None]
+    wanted = (model, training, resume, start)
+    if (missing := _lacks(find(name), *wanted)) is not None:
+        able = [n for n, b in BACKENDS.items() if _lacks(b, *wanted) is None]
         can = f"use --backend {' or '.join(able)}" if able else "no backend has all that it needs"
         if training is None and not able:
             can = "and no other decodes it by the token: transformers' generate() does, in PyTorch"
@@ -164,7 +179,7 @@ def check(
 
 
 def _lacks(
-    backend: Backend, model: ModelConfig, training: TrainingConfig | None, resume: bool
+    backend: Backend, model: ModelConfig, training: TrainingConfig | None, resume: bool, start: bool
 ) -> str | None:
     """The first `field=value` that is missing: to train, or, without `training`, to decode."""
     mixers = backend.decodes if training is None else backend.mixers
@@ -185,6 +200,8 @@ def _lacks(
         for switch in SWITCHES:
             if (value := getattr(training, switch)) and switch not in backend.switches:
                 return f"training.{switch}{_brief(value)}"
+    if start and not backend.starts:
+        return "--from"
     return "--resume" if resume and not backend.resumes else None
 
 

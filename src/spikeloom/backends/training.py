@@ -19,21 +19,18 @@ from transformers import TrainerState
 
 from spikeloom.backends.weights import Array
 from spikeloom.config import RunConfig, TrainingConfig
-from spikeloom.data.packing import TokenRows
 from spikeloom.errors import TrainingError
 from spikeloom.strict import to_dict
 from spikeloom.training.budget import Budget, learning_rate_factor
 from spikeloom.training.display import Display
 from spikeloom.training.memory import keep_freed_memory
+from spikeloom.training.rows import HeldOut, Rows, make_rows, tokens_per_byte
 from spikeloom.training.run_directory import claim, record, staged
 from spikeloom.training.train import (
     Result,
-    Rows,
     count_tokens_per_step,
     fit_to_tokenizer,
-    make_rows,
     make_tokenizer,
-    tokens_per_byte,
 )
 
 
@@ -89,7 +86,7 @@ class Loop:
         config: TrainingConfig,
         budget: Budget,
         rows: Rows,
-        held_out: TokenRows,
+        held_out: HeldOut,
         out: Path,
     ) -> None:
         self.learner, self.config, self.budget = learner, config, budget

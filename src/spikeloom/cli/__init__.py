@@ -2,7 +2,9 @@
 
     models.py     train, eval, compare, generate, chat, verify, profile, presets, info, demo, bench
     heads.py      tag, embed, demo-colour; what `train` and `eval` do with --task
-    data.py       the group `data`: web.py collects, records.py asks and shows, prepare.py packs
+    ship.py       slim, card: a checkpoint made to be handed on
+    data.py       the group `data`: web.py collects, records.py asks and shows, prepare.py packs,
+                  requests.py turns stories into conversations
     tokenizer.py  the group `tokenizer`
     trace.py      trace
     options.py    options that several verbs share, and how a result is written
@@ -21,6 +23,7 @@ import typer
 from spikeloom.cli.data import data_app
 from spikeloom.cli.heads import heads_app
 from spikeloom.cli.models import models_app
+from spikeloom.cli.ship import ship_app
 from spikeloom.cli.tokenizer import tokenizer_app
 from spikeloom.cli.trace import trace
 from spikeloom.errors import SpikeloomError
@@ -35,6 +38,7 @@ app = typer.Typer(
 models_app.command()(trace)
 app.add_typer(models_app)
 app.add_typer(heads_app)
+app.add_typer(ship_app)
 app.add_typer(data_app)
 app.add_typer(tokenizer_app)
 

@@ -9,6 +9,7 @@ import typer
 
 from spikeloom.cli.prepare import prepare_app
 from spikeloom.cli.records import records_app
+from spikeloom.cli.requests import requests
 from spikeloom.cli.web import web_app
 
 data_app = typer.Typer(
@@ -21,6 +22,7 @@ data_app = typer.Typer(
 data_app.add_typer(prepare_app)
 data_app.add_typer(web_app)
 data_app.add_typer(records_app)
+data_app.command()(requests)
 
 
 @data_app.callback()

@@ -24,7 +24,11 @@ Task = Annotated[
 ]
 From = Annotated[
     Path | None,
-    typer.Option("--from", metavar="CKPT", help="With --task: start on this model's backbone."),
+    typer.Option(
+        "--from",
+        metavar="CKPT",
+        help="Start on this model's weights (with --task: its backbone), with its tokenizer.",
+    ),
 ]
 BothWays = Annotated[
     bool | None,
@@ -87,7 +91,9 @@ def evaluate_task(
 
 @heads_app.command()
 def tag(
-    checkpoint: Checkpoint,
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="A tagger's checkpoint directory.")
+    ],
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="What to tag.")] = None,
     file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Tag a file of text instead.")
@@ -216,7 +222,7 @@ def _require_task(task: str | None) -> None:
     from spikeloom.strict import one_of
 
     if task is None:
-        raise ConfigError("--from, --bidirectional and --causal need --task ner")
+        raise ConfigError("--bidirectional and --causal need --task ner")
     one_of("--task", task, TASKS)
 
 

@@ -12,6 +12,8 @@ from spikeloom.cli.heads import BothWays, From, Task, evaluate_task, train_task
 from spikeloom.cli.options import (
     Backend,
     Checkpoint,
+    CheckpointOrPreset,
+    Checkpoints,
     Data,
     Device,
     Json,
@@ -27,7 +29,12 @@ models_app = typer.Typer()
 
 @models_app.command()
 def train(
-    preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="See `presets`.")],
+    preset: Annotated[
+        str,
+        typer.Argument(
+            metavar="PRESET_OR_YAML", help="See `presets`; or a run, whose config is taken again."
+        ),
+    ],
     data: Data,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Checkpoint directory to write.")],
     eval_data: Annotated[
@@ -60,8 +67,10 @@ def train(
 
     spikeloom train spikeloom-1m --task ner --data people.jsonl --out runs/tagger --max-minutes 3
 
+    spikeloom train runs/docs --from runs/docs --data stories.jsonl --out runs/tuned --max-steps 200
+
     DIR holds `checkpoint-N` folders while it runs and the best weights at the end. A run that was
-    interrupted goes on with the same command and --resume.
+    interrupted goes on with the same command and --resume; --from starts a new one on old weights.
     """
     from spikeloom import backends
     from spikeloom.config import load_config
@@ -72,24 +81,21 @@ def train(
     if budget:  # a budget on the command line replaces the file's
         budget = [f"training.{k}=null" for k in given] + budget
     settings = [*(settings or []), *budget]
-    if (task, start, bidirectional) != (None, None, None):
-        words = None if tokenizer is None else str(tokenizer)
-        both = {"eval_data": eval_data, "tokenizer": words, "start": start, "resume": resume}
+    words = None if tokenizer is None else str(tokenizer)
+    both: dict[str, Any] = {
+        "eval_data": eval_data,
+        "tokenizer": words,
+        "start": start,
+        "resume": resume,
+    }
+    if (task, bidirectional) != (None, None):
         if backend != "torch":
             raise ConfigError(f"--backend {backend} has no heads for --task: use torch")
         train_task(task, preset, settings, twin, bidirectional, data, out, json_file, **both)
         return
     run = twin_of(load_config(preset, settings), twin)
-    result = backends.train(
-        backend,
-        run,
-        data,
-        out,
-        eval_data=eval_data,
-        tokenizer=None if tokenizer is None else str(tokenizer),
-        resume=resume,
-        title=preset if twin is None else f"{preset} ({twin} twin)",
-    )
+    title = preset if twin is None else f"{preset} ({twin} twin)"
+    result = backends.train(backend, run, data, out, title=title, **both)
     report = {"directory": str(result.directory), **result.metrics}
     print(f"{result.directory}: {_summary(result.metrics)}")
     write_json(report, json_file)
@@ -137,7 +143,7 @@ def evaluate(
 
 @models_app.command()
 def compare(
-    checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="Directories.")],
+    checkpoints: Checkpoints,
     data: Data,
     part: Part = "all",
     max_tokens: Annotated[int | None, typer.Option(help="Score at most so many.")] = None,
@@ -217,8 +223,13 @@ def chat(
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
     seed: Seed = 0,
     roles: Annotated[
-        bool, typer.Option("--roles", help="Use the chat template (for a model tuned on it).")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--roles/--continue",
+            help="Wrap turns in the chat template, or have the model continue them; default: as "
+            "it was trained.",
+        ),
+    ] = None,
     backend: Backend = "torch",
     json_file: Json = None,
 ) -> None:
@@ -228,18 +239,19 @@ def chat(
     """
     from spikeloom import backends
     from spikeloom.inference.chat import chat as run_chat
+    from spikeloom.inference.chat import speaks_in_roles
     from spikeloom.inference.generate import Sampling
 
     sampling = Sampling(temperature, top_p, seed, max_new_tokens)
-    turns = run_chat(backends.generator(backend, checkpoint), sampling, roles)
+    generator = backends.generator(backend, checkpoint)
+    roles = speaks_in_roles(checkpoint) if roles is None else roles
+    turns = run_chat(generator, sampling, roles)
     write_json({"turns": turns}, json_file)
 
 
 @models_app.command()
 def verify(
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="CKPT", help="A checkpoint directory, or a preset's name.")
-    ],
+    checkpoint: CheckpointOrPreset,
     text: Annotated[str | None, typer.Option(help="Text to read; else random tokens.")] = None,
     json_file: Json = None,
 ) -> None:

@@ -18,7 +18,43 @@ SOURCE_HELP = (
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
 ]
-Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint directory.")]
+
+
+def shipped() -> Path:
+    """The checkpoint of a verb that was given none."""
+    from spikeloom.pretrained import pretrained_path
+
+    return pretrained_path()
+
+
+_SHIPPED = "the shipped model"
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CKPT",
+        help="A checkpoint directory.",
+        default_factory=shipped,
+        show_default=_SHIPPED,
+    ),
+]
+Checkpoints = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="CKPT",
+        help="Checkpoint directories.",
+        default_factory=lambda: [shipped()],
+        show_default=_SHIPPED,
+    ),
+]
+CheckpointOrPreset = Annotated[
+    str,
+    typer.Argument(
+        metavar="CKPT",
+        help="A checkpoint directory, or a preset's name.",
+        default_factory=lambda: str(shipped()),
+        show_default=_SHIPPED,
+    ),
+]
 Data = Annotated[str, typer.Option("--data", metavar="SOURCE", help=SOURCE_HELP)]
 Part = Annotated[
     str, typer.Option(metavar="all|train|eval", help="eval: the 5% that `train` holds out.")

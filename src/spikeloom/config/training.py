@@ -49,6 +49,7 @@ class TrainingConfig:
     halves: Literal["separate", "alternating"] | None = None
     halves_every: int = 100  # alternating: optimizer steps per turn
     separate_documents: bool = False  # positions and state start anew at every document of a row
+    chat: bool = False  # records are conversations, the loss is on the answers (data.conversations)
     metadata: tuple[str, ...] = ()  # fields that stand before every text, without a loss
     metadata_cooldown: float = 0.1  # share of the budget, at its end, that goes without them
     batch_size: int = 32  # rows per optimizer step and process, before accumulation
@@ -113,6 +114,8 @@ class TrainingConfig:
         for i, tracker in enumerate(self.report_to):
             one_of(f"report_to[{i}]", tracker, TRACKERS)
         self._check_phases()
+        plain = not (self.metadata or self.phases)
+        require(plain or not self.chat, "chat", self.chat, "false: metadata and phases need text")
 
     def _check_phases(self) -> None:
         if not self.phases:

@@ -208,6 +208,8 @@ def _text_in(record: dict[str, Any], column: str, path: Path, place: str) -> str
 def _no_column(place: str, column: str, names: list[str], path: Path) -> str:
     has = ", ".join(f"'{name}'" for name in names) or "none"
     hint = did_you_mean(column, names)
+    if "messages" in names:
+        return f"{place}: these are conversations: train with --set training.chat=true"
     return f"{place}: no column '{column}'{hint}; it has {has}: choose one as {path}::COLUMN"
 
 

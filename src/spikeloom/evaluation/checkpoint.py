@@ -30,7 +30,7 @@ from spikeloom.model import (
 
 def load(
     directory: str | Path,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     head: Any = SpikeloomForCausalLM,
 ) -> tuple[Any, PreTrainedTokenizerFast]:
@@ -39,7 +39,7 @@ def load(
     Args:
         directory: with `config.json`, `model.safetensors` and tokenizer files; or the output of an
             interrupted run, whose newest whole `checkpoint-N` is taken then (said on stderr).
-        dtype: of the weights; as saved by default.
+        dtype: of the weights, whatever they were saved in (bfloat16 halves a file, no more).
         device: where they go.
         head: class of the model: with a head for text, or one of `spikeloom.model.heads`.
 
@@ -55,9 +55,7 @@ def load(
     _check_weights(path, config, head)
     with _silent():
         tokenizer = tokenizers.load(path, config.vocab_size)
-        model = head.from_pretrained(
-            path, dtype=dtype or "auto", local_files_only=True, use_safetensors=True
-        )
+        model = head.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
     return model.to(device).eval(), tokenizer
 
 

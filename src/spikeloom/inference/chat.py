@@ -7,8 +7,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from spikeloom.checkpoint import read_run, resolve
 from spikeloom.errors import ConfigError
 from spikeloom.inference.generate import Generator, Sampling
 
@@ -41,6 +43,12 @@ class Conversation:
         self.state = self.generator.engine.new_state()
         self._unread = [self.generator.tokenizer.bos_token_id]
         self._turn = 0
+
+    def is_full(self) -> bool:
+        """Whether another answer would go beyond the positions that the model was trained on."""
+        position, longest = self.state.position, self.sampling.max_new_tokens
+        context: int = self.generator.engine.config.max_position_embeddings
+        return position > 0 and position + longest > context
 
     def answer(self, text: str, show: Callable[[str], None]) -> str:
         """Read a turn and answer it; Ctrl-C stops the answer, not the conversation.
@@ -86,6 +94,15 @@ class Conversation:
         return [self.generator.tokenizer.eos_token_id, *end]
 
 
+def speaks_in_roles(directory: str | Path) -> bool:
+    """Whether a checkpoint was trained on conversations, and so wants its turns wrapped.
+
+    Raises:
+        CheckpointError: it is not a checkpoint, or its `run.json` is damaged.
+    """
+    return bool(read_run(resolve(directory)).get("training", {}).get("chat", False))
+
+
 @contextmanager
 def _interrupts_noted() -> Iterator[list[bool]]:
     """Ctrl-C adds to the list instead of raising: a token half read would spoil the state."""
@@ -105,7 +122,7 @@ def chat(generator: Generator, sampling: Sampling, roles: bool = False) -> list[
     conversation = Conversation(generator, sampling, roles)
     turns: list[dict[str, str]] = []
     if sys.stdin.isatty():
-        how = "" if roles else " This model continues your text; --roles is for tuned ones."
+        how = "" if roles else " This model continues your text."
         print(f"/reset forgets, /quit leaves, Ctrl-C stops an answer.{how}", file=sys.stderr)
     while (text := _read()) is not None:
         if text == "/quit":
@@ -114,6 +131,9 @@ def chat(generator: Generator, sampling: Sampling, roles: bool = False) -> list[
             conversation.reset()
             print("(forgotten)", file=sys.stderr)
         elif text:
+            if roles and conversation.is_full():  # there it would talk nonsense
+                conversation.reset()
+                print("(the context is full: earlier turns are forgotten)", file=sys.stderr)
             answer = conversation.answer(text, _show)
             print()
             turns.append({"user": text, "answer": answer})

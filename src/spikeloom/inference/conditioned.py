@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from spikeloom.checkpoint import read_run
 from spikeloom.data.conditioning import Prefixes
-from spikeloom.errors import CheckpointError, ConfigError, did_you_mean
+from spikeloom.errors import ConfigError, did_you_mean
 from spikeloom.inference.generate import Generator
-
-_RUN_FILE = "run.json"
 
 
 def conditioned_prompt(
@@ -46,14 +43,8 @@ def conditioned_prompt(
 
 def _trained_with(directory: Path) -> tuple[list[str], dict[str, list[str]]]:
     """The metadata fields of a run, and the values that training saw, as far as they are listed."""
-    for folder in (directory, directory.parent):
-        if (folder / _RUN_FILE).is_file():
-            try:
-                run: dict[str, Any] = json.loads((folder / _RUN_FILE).read_text("utf-8"))
-                return list(run["training"].get("metadata", [])), run.get("metadata", {})
-            except (OSError, ValueError, KeyError, AttributeError) as exc:
-                raise CheckpointError(f"{folder / _RUN_FILE} is not readable ({exc})") from exc
-    return [], {}
+    run = read_run(directory)
+    return list(run.get("training", {}).get("metadata", [])), run.get("metadata", {})
 
 
 def _some(values: list[str]) -> str:

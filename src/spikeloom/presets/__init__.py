@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from spikeloom.errors import ConfigError, did_you_mean
 from spikeloom.strict import parse_yaml
 
 FOLDER = Path(__file__).parent
+_RUN_FILE = "run.json"
+_PARTS = ("model", "tokenizer", "training", "description")  # of a YAML file
 
 
 def names() -> list[str]:
@@ -19,7 +22,7 @@ def names() -> list[str]:
 
 
 def read(name_or_path: str) -> dict[str, Any]:
-    """The raw tree of a preset (by name) or of a YAML file (by path).
+    """The raw tree of a preset (by name), or of a YAML file or the directory of a run (by path).
 
     Raises:
         ConfigError: no such preset or file, or it is not YAML with keys at the top.
@@ -27,6 +30,8 @@ def read(name_or_path: str) -> dict[str, Any]:
     path = Path(name_or_path)
     if name_or_path in names():
         path = FOLDER / f"{name_or_path}.yaml"
+    elif (path / _RUN_FILE).is_file():
+        return _of_run(path / _RUN_FILE)
     elif not path.is_file():
         hint = did_you_mean(name_or_path, names())
         raise ConfigError(
@@ -40,3 +45,12 @@ def read(name_or_path: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected keys such as model, tokenizer, training")
     return tree
+
+
+def _of_run(file: Path) -> dict[str, Any]:
+    """What a run was configured with, without what it was given (data and the like)."""
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        return {key: tree[key] for key in _PARTS if key in tree}
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{file}: not readable as JSON ({error})") from None

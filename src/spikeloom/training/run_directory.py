@@ -105,3 +105,8 @@ def staged(out: Path) -> Iterator[Path]:
 def is_main() -> bool:
     """Whether this is the first of several processes, or the only one."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def processes() -> int:
+    """How many train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

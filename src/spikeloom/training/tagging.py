@@ -18,7 +18,7 @@ import numpy as np
 from transformers import set_seed
 
 from spikeloom import tokenizers
-from spikeloom.checkpoint import read_config, read_tensors, resolve
+from spikeloom.checkpoint import read_tensors, resolve
 from spikeloom.config import RunConfig, TrainingConfig
 from spikeloom.data.readers import Document
 from spikeloom.data.records import Tagged
@@ -41,6 +41,7 @@ from spikeloom.training.display import Display
 from spikeloom.training.heads import Scoring, head_trainer, mean_tokens_per_step, named
 from spikeloom.training.memory import keep_freed_memory
 from spikeloom.training.run_directory import RUN_FILE, claim, record
+from spikeloom.training.start import FREE, require_same_architecture
 from spikeloom.training.train import Result, carry_out, fit_to_tokenizer, require_trackers
 
 PASSES = 20  # over the records, if no budget is given
@@ -78,7 +79,7 @@ def train_tagger(
     require_nervaluate()
     require_trackers(run.training)
     if start is not None:
-        _same_architecture(resolve(start), run)
+        require_same_architecture(resolve(start), run, (*FREE, "bidirectional"))
     learned, held_out = read_both(data, eval_data)
     labels = label_names(learned)
     require_labels(held_out, labels, eval_data or parts(data)[1] or data)
@@ -165,19 +166,6 @@ def _tokenizer(run: RunConfig, records: list[Tagged], out: Path, given: Any) -> 
         return tokenizers.load(resolve(given) if (Path(given) / "config.json").exists() else given)
     texts = (record.text for record in records)
     return tokenizers.train(run.tokenizer.kind, texts, run.tokenizer.vocab_size)
-
-
-def _same_architecture(start: Path, run: RunConfig) -> None:
-    """Refuse a backbone of another shape than the config asks for."""
-    free = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "bidirectional"}
-    free.add("max_position_embeddings")  # positions are angles: a shorter or longer row will do
-    has, asked = to_dict(read_config(start)), to_dict(run.model)
-    for key in asked.keys() - free:
-        if has[key] != asked[key]:
-            raise ConfigError(
-                f"--from {start} has model.{key}={has[key]!r}, the config {asked[key]!r}: use the "
-                "preset and --set that it was trained with"
-            )
 
 
 def _same_labels(out: Path, labels: Sequence[str]) -> None:

@@ -23,25 +23,19 @@ from transformers.utils.logging import disable_progress_bar
 from spikeloom import tokenizers
 from spikeloom.checkpoint import step_of
 from spikeloom.config import RunConfig, TrainingConfig
-from spikeloom.data.conditioning import ConditionedRows, Prefixes, metadata_values
-from spikeloom.data.packing import PackedTokens, TokenRows, is_prepared, pack
+from spikeloom.data.conversations import spoken
+from spikeloom.data.packing import is_prepared
 from spikeloom.data.sources import documents
-from spikeloom.errors import (
-    ConfigError,
-    DataError,
-    TrainingError,
-)
+from spikeloom.errors import ConfigError, TrainingError
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
 from spikeloom.strict import to_dict
 from spikeloom.training.budget import Budget
 from spikeloom.training.display import Display, Sampler
 from spikeloom.training.memory import keep_freed_memory
-from spikeloom.training.run_directory import RUN_FILE, claim, is_main, record, staged
+from spikeloom.training.rows import HeldOut, Rows, make_rows, metadata_of, tokens_per_byte
+from spikeloom.training.run_directory import RUN_FILE, claim, is_main, processes, record, staged
+from spikeloom.training.start import recorded_start, require_language_model, take_weights
 from spikeloom.training.trainer import STATE_FILES, SpikeTrainer
-
-Rows = TokenRows | ConditionedRows
-
-MOST_VALUES = 1000  # of a metadata field that run.json lists
 
 
 @dataclass(frozen=True)
@@ -64,10 +58,11 @@ def train(
     *,
     eval_data: str | None = None,
     tokenizer: str | None = None,
+    start: str | Path | None = None,
     resume: bool = False,
     title: str = "training",
 ) -> Result:
-    """Train a model from scratch, or continue.
+    """Train a model from scratch, from the weights of a checkpoint, or continue.
 
     Args:
         run: model, tokenizer and training config.
@@ -75,6 +70,7 @@ def train(
         out: checkpoint directory to write.
         eval_data: SOURCE of held-out text; None sets 5% of the documents aside.
         tokenizer: directory of a tokenizer to use instead of the prepared data's, or a new one.
+        start: checkpoint whose weights and tokenizer are taken over (`spikeloom.training.start`).
         resume: continue the run that `out` holds.
         title: what the progress bar says.
 
@@ -90,15 +86,22 @@ def train(
     arguments = training_arguments(run.training, out, budget)  # joins the other processes, if any
     with arguments.main_process_first(local=False):
         checkpoint = claim(out, run, resume)
-        words = make_tokenizer(run, data, out, tokenizer)
+        start = recorded_start(out) if resume and start is None else start
+        whence = None
+        if start is not None and checkpoint is None:
+            whence = require_language_model(start, run, tokenizer)
+        words = make_tokenizer(run, data, out, tokenizer or whence)
         run = fit_to_tokenizer(run, words)
         train_rows, eval_rows = make_rows(run.training, data, eval_data, words)
         if is_main():
-            named = metadata_values(train_rows.packed, run.training.metadata, MOST_VALUES)
+            named = metadata_of(train_rows, run.training)
             told = {"data": data, "eval_data": eval_data, "metadata": named}
+            told |= {} if start is None else {"from": str(start)}
             record(out, words, {**to_dict(run), **told})
     with _memory_advice(run.training):
         model = make_model(run)
+        if whence is not None:
+            take_weights(model, whence)
         display = Display(budget, tokens_per_step, title)
         trainer = make_trainer(
             run.training, arguments, budget, display, model, words, train_rows, eval_rows
@@ -135,7 +138,7 @@ def make_model(run: RunConfig) -> SpikeloomForCausalLM:
 def count_tokens_per_step(config: TrainingConfig) -> int:
     """Tokens that one optimizer step reads, over all processes."""
     assert config.context is not None
-    return config.context * config.batch_size * config.gradient_accumulation * _processes()
+    return config.context * config.batch_size * config.gradient_accumulation * processes()
 
 
 def fit_to_tokenizer(run: RunConfig, words: Any) -> RunConfig:
@@ -164,7 +167,7 @@ def make_trainer(
     model: SpikeloomForCausalLM,
     words: Any,
     train_rows: Rows,
-    eval_rows: TokenRows,
+    eval_rows: HeldOut,
 ) -> SpikeTrainer:
     """The Trainer of a run, with our display in place of its own."""
     callbacks: list[TrainerCallback] = [BudgetCallback(budget), display]
@@ -251,7 +254,7 @@ class BudgetCallback(TrainerCallback):
         return control
 
 
-def make_tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> Any:
+def make_tokenizer(run: RunConfig, data: str, out: Path, given: str | Path | None) -> Any:
     """Of the run in `out`; else the given one, else the prepared data's, or one trained on it."""
     if (out / RUN_FILE).exists():
         return tokenizers.load(out)
@@ -259,37 +262,8 @@ def make_tokenizer(run: RunConfig, data: str, out: Path, given: str | None) -> A
         return tokenizers.load(given)
     if is_prepared(data):
         return tokenizers.load(Path(data) / "tokenizer")
-    return tokenizers.train(run.tokenizer.kind, documents(data), run.tokenizer.vocab_size)
-
-
-def make_rows(
-    config: TrainingConfig, data: str, eval_data: str | None, words: Any
-) -> tuple[Rows, TokenRows]:
-    """Rows to train on, and rows held out.
-
-    Raises:
-        DataError: there is not enough text for one batch.
-    """
-    assert config.context is not None
-    held_out = pack(eval_data or data, words, part="all" if eval_data else "eval")
-    packed = pack(data, words, part="all" if eval_data else "train")
-    limit = max(1, config.eval_tokens // config.context)
-    separate = config.separate_documents
-    rows: Rows = TokenRows(packed, config.context, position_ids=separate)
-    if config.metadata:
-        rows = ConditionedRows(packed, config.context, Prefixes(words, config.metadata), separate)
-    at_a_time = config.batch_size * _processes()
-    if len(rows) < at_a_time:
-        raise DataError(
-            f"the data has {len(rows)} rows of {config.context} tokens, a batch needs {at_a_time}: "
-            "use more text, or lower training.batch_size or training.context"
-        )
-    return rows, TokenRows(held_out, config.context, position_ids=separate, limit=limit)
-
-
-def tokens_per_byte(packed: PackedTokens) -> float:
-    """To turn a loss per token into one per byte."""
-    return len(packed) / packed.total_bytes
+    texts = spoken(data) if run.training.chat else documents(data)
+    return tokenizers.train(run.tokenizer.kind, texts, run.tokenizer.vocab_size)
 
 
 def _restore_clock(budget: Budget, checkpoint: Path | None) -> None:
@@ -356,7 +330,3 @@ def require_trackers(config: TrainingConfig) -> None:
     for tracker in config.report_to:
         if importlib.util.find_spec(tracker) is None:
             raise ConfigError(f"training.report_to: {tracker} is missing: pip install {tracker}")
-
-
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
