@@ -8,13 +8,17 @@ accuracy on words held out, over ten folds.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.progress import track
 from transformers import set_seed
 
@@ -114,6 +118,7 @@ def learn(
     claim(out, run, resume=False)
     record(out, words, {**to_dict(run), "task": "colour", "labels": COLOURS})
     keep_freed_memory()
+    torch.set_num_threads(1)  # tensors this small lose time to a second thread
     set_seed(config.seed)
     model = SpikeloomForSequenceClassification(named(run.model, COLOURS))
     tokens = mean_tokens_per_step(config, examples[0])
@@ -129,19 +134,30 @@ def cross_validate(
     """Accuracy over all words, each named by a model that has not seen it.
 
     Every fold is scored once, at the end of its training, so nothing is chosen by what is held out.
+    As many folds are learned at a time as there are cores.
     """
     order = np.random.default_rng(seed).permutation(len(examples))
-    right = []
-    for places in track(
-        np.array_split(order, folds), "folds", transient=True, disable=not sys.stderr.isatty()
-    ):
-        held_out = [examples[i] for i in places]
-        learned = [examples[i] for i in np.setdiff1d(order, places)]
-        with tempfile.TemporaryDirectory() as folder:
-            result = learn(run, words, (learned, held_out), Path(folder) / "fold", 1, "fold")
-        right.append(result.metrics["eval_accuracy"] * len(held_out))
-    by_fold = [n / len(p) for n, p in zip(right, np.array_split(order, folds), strict=True)]
-    return {"held_out_accuracy": sum(right) / len(examples), "folds": by_fold}
+    parts = np.array_split(order, folds)
+    held_out = [[examples[i] for i in part] for part in parts]
+    learned = [[examples[i] for i in np.setdiff1d(order, part)] for part in parts]
+    fresh = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
+    with ProcessPoolExecutor(min(folds, os.cpu_count() or 1), fresh) as pool:
+        found = pool.map(held_out_accuracy, [run] * folds, [words] * folds, learned, held_out)
+        by_fold = list(
+            track(found, "folds", folds, transient=True, disable=not sys.stderr.isatty())
+        )
+    right = sum(share * len(part) for share, part in zip(by_fold, parts, strict=True))
+    return {"held_out_accuracy": right / len(examples), "folds": by_fold}
+
+
+def held_out_accuracy(
+    run: RunConfig, words: Any, learned: list[Word], held_out: list[Word]
+) -> float:
+    """One fold, in a process of its own: its words named by a model of all the others."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = learn(run, words, (learned, held_out), Path(folder) / "fold", 1, "fold")
+    share: float = result.metrics["eval_accuracy"]
+    return share
 
 
 def accuracies(out: Path) -> dict[str, Any]:

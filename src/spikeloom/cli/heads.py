@@ -139,7 +139,7 @@ def demo_colour(
     preset: Annotated[
         str, typer.Option(help="Whose layers and neurons; sizes are the seed's.")
     ] = "spike-transformer",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the words.")] = 64,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the words.")] = 56,
     folds: Annotated[int, typer.Option(min=0, help="Of the cross-validation; 0: none.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and folds.")] = 0,
     json_file: Json = None,

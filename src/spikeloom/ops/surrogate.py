@@ -6,7 +6,7 @@ kept here because they are what the gradient tests differentiate.
 | name                  | derivative h(u)                   | proxy g(u)                    |
 |-----------------------|-----------------------------------|-------------------------------|
 | `atan`                | a/2 / (1 + (pi a u / 2)^2), a = 2 | atan(pi a u / 2) / pi + 1/2   |
-| `sigmoid`             | a g (1 - g), a = 4                | sigmoid(a u)                  |
+| `sigmoid`             | a g (1 - g), a = 2                | sigmoid(a u)                  |
 | `fast_sigmoid`        | (a/2) / (1 + a |u|)^2, a = 2      | a u / (2 (1 + a |u|)) + 1/2   |
 | `piecewise_quadratic` | a - a^2 |u| for |u| <= 1/a, a = 1 | its integral                  |
 | `straight_through`    | 1 for |u| <= 1/2                  | clip(u + 1/2, 0, 1)           |
@@ -31,8 +31,8 @@ def _atan(u: Tensor) -> Tensor:
 
 
 def _sigmoid(u: Tensor) -> Tensor:
-    g = torch.sigmoid(4.0 * u)
-    return 4.0 * g * (1.0 - g)
+    g = torch.sigmoid(2.0 * u)
+    return 2.0 * g * (1.0 - g)
 
 
 def _fast_sigmoid(u: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
 
 PROXIES: dict[str, Callable[[Tensor], Tensor]] = {
     "atan": lambda u: torch.atan(math.pi * u) / math.pi + 0.5,
-    "sigmoid": lambda u: torch.sigmoid(4.0 * u),
+    "sigmoid": lambda u: torch.sigmoid(2.0 * u),
     "fast_sigmoid": lambda u: u / (1.0 + 2.0 * u.abs()) + 0.5,
     "piecewise_quadratic": lambda u: torch.where(
         u.abs() <= 1, u - 0.5 * u * u.abs() + 0.5, (u > 0).to(u.dtype)

@@ -29,7 +29,7 @@ THREADS = 256  # of a threadgroup
 # The same slopes as `spikes.SLOPES`, in Metal.
 SLOPES = {
     "atan": "1.0f / (1.0f + 9.8696044f * u * u)",
-    "sigmoid": "1.0f - metal::tanh(2.0f * u) * metal::tanh(2.0f * u)",
+    "sigmoid": "0.5f - 0.5f * metal::tanh(u) * metal::tanh(u)",
     "fast_sigmoid": "1.0f / ((1.0f + 2.0f * metal::abs(u)) * (1.0f + 2.0f * metal::abs(u)))",
     "piecewise_quadratic": "metal::max(0.0f, 1.0f - metal::abs(u))",
     "straight_through": "metal::abs(u) <= 0.5f ? 1.0f : 0.0f",

@@ -21,7 +21,7 @@ Function = Callable[[mx.array], mx.array]
 # h(u): slopes that stand in for the derivative of 1[u >= 0]; the table in spikeloom.ops.surrogate.
 SLOPES: dict[str, Function] = {
     "atan": lambda u: 1 / (1 + mx.square(math.pi * u)),
-    "sigmoid": lambda u: 1 - mx.square(mx.tanh(2 * u)),
+    "sigmoid": lambda u: 0.5 - 0.5 * mx.square(mx.tanh(u)),
     "fast_sigmoid": lambda u: 1 / mx.square(1 + 2 * mx.abs(u)),
     "piecewise_quadratic": lambda u: mx.maximum(0, 1 - mx.abs(u)),
     "straight_through": lambda u: (mx.abs(u) <= 0.5).astype(u.dtype),

@@ -33,7 +33,7 @@ Pull = Callable[..., Array]  # from the gradient of a result to that of its argu
 # h(u): slopes that stand in for the derivative of 1[u >= 0]; the table in spikeloom.ops.surrogate.
 SLOPES: dict[str, Callable[[Array], Array]] = {
     "atan": lambda u: 1 / (1 + (np.pi * u) ** 2),
-    "sigmoid": lambda u: 1 - np.tanh(2 * u) ** 2,
+    "sigmoid": lambda u: 0.5 - 0.5 * np.tanh(u) ** 2,
     "fast_sigmoid": lambda u: 1 / (1 + 2 * np.abs(u)) ** 2,
     "piecewise_quadratic": lambda u: np.maximum(0, 1 - np.abs(u)),
     "straight_through": lambda u: (np.abs(u) <= 0.5).astype(u.dtype),

@@ -65,8 +65,8 @@ def lif(
     """
     v = torch.zeros_like(x[0]) if initial_state is None else initial_state
     spikes = []
-    for t in range(x.shape[0]):
-        v = _leak(v, beta, starts, t) + x[t]
+    for t, current in enumerate(x.unbind()):  # unlike x[t], it costs the backward one pass
+        v = _leak(v, beta, starts, t) + current
         if clip_membrane is not None:
             v = v.clamp(-clip_membrane, clip_membrane)
         s = heaviside(v - v_threshold, surrogate)
@@ -132,8 +132,8 @@ def graded_lif(
     """
     v = torch.zeros_like(x[0]) if initial_state is None else initial_state
     payloads = []
-    for t in range(x.shape[0]):
-        v = _leak(v, beta, starts, t) + x[t]
+    for t, current in enumerate(x.unbind()):
+        v = _leak(v, beta, starts, t) + current
         if clip_membrane is not None:
             v = v.clamp(-clip_membrane, clip_membrane)
         s = graded_spike(

@@ -76,8 +76,8 @@ def surrogate(u, KIND: tl.constexpr):
     if KIND == "atan":
         return 1.0 / (1.0 + (_PI * u) * (_PI * u))
     elif KIND == "sigmoid":
-        g = tl.sigmoid(4.0 * u)
-        return 4.0 * g * (1.0 - g)
+        g = tl.sigmoid(2.0 * u)
+        return 2.0 * g * (1.0 - g)
     elif KIND == "fast_sigmoid":
         root = 1.0 / (1.0 + 2.0 * tl.abs(u))
         return root * root
