@@ -33,6 +33,7 @@ class Launch(NamedTuple):
         warps: of a program.
         stages: how many such groups of rows are under way at once (1: one).
         early: come up while the launch before still runs, and wait for it there (Hopper and later).
+        listed: the list of channels that fired passes through memory, not through comparisons.
     """
 
     columns: int
@@ -41,29 +42,38 @@ class Launch(NamedTuple):
     warps: int
     stages: int = 1
     early: bool = False
+    listed: bool = False
 
 
 # What `benchmarks/sweep_gather.py` compares.
 LAUNCHES = (
-    Launch(128, 128, 32, 4),
     Launch(128, 256, 32, 4),
-    Launch(256, 128, 16, 4),
     Launch(256, 256, 32, 4),
-    Launch(256, 256, 32, 8),
-    Launch(512, 256, 32, 8),
-    # One wave on an H100 at 4096 x 16384, and long stretches of each row.
-    Launch(256, 256, 16, 4),
-    Launch(512, 256, 16, 4),
-    Launch(512, 256, 8, 4, stages=3),
-    Launch(256, 512, 16, 4, stages=2),
-    Launch(512, 512, 8, 4, stages=3),
-    # The first of these, launched early.
-    Launch(128, 256, 32, 4, early=True),
     Launch(256, 256, 32, 4, early=True),
-    Launch(256, 256, 16, 4, early=True),
     Launch(512, 256, 16, 4, early=True),
     Launch(512, 256, 8, 4, stages=3, early=True),
-    Launch(256, 512, 16, 4, stages=2, early=True),
+    # Narrow programs with long lists: all rows are asked for at once, and few sums remain.
+    *(
+        Launch(*sizes, early=True, listed=True)
+        for sizes in (
+            (64, 2048, 128, 8),
+            (64, 2048, 256, 8),
+            (64, 2048, 128, 16),
+            (64, 2048, 64, 8, 3),
+            (128, 2048, 64, 8),
+            (128, 1024, 128, 8),
+            (64, 4096, 128, 8),
+            (64, 4096, 256, 8),
+            (64, 4096, 256, 16),
+            (64, 4096, 64, 8, 3),
+            (32, 4096, 256, 8),
+            (32, 8192, 256, 8),
+            (64, 1024, 64, 4),
+            (64, 1024, 128, 4),
+            (128, 512, 64, 4),
+            (256, 512, 32, 8),
+        )
+    ),
 )
 
 
@@ -90,11 +100,15 @@ def _event_matvec(payload, data, scale):  # type: ignore[no-untyped-def]
     )
     y = _event_matvec_fake(payload, data, scale)
     parts = y if slices == 1 else torch.empty(slices, d_out, device=y.device)
+    channels = torch.empty(
+        slices * launch.channels if launch.listed else 0, dtype=torch.int32, device=y.device
+    )
     with torch.cuda.device_of(y):
         _gather[(blocks, slices)](
             payload,
             data,
             scale,
+            channels if launch.listed else None,
             parts,
             _tickets(y.device, blocks),
             y,
@@ -141,11 +155,12 @@ def _tickets(device: torch.device, blocks: int) -> Tensor:
     return _counters[device][begin:]
 
 
-@triton.jit(do_not_specialize=["d_in", "slices"])
+@triton.jit(do_not_specialize=["slices"])
 def _gather(
     payload,
     data,
     scale,
+    listed,
     parts,
     tickets,
     y,
@@ -166,23 +181,30 @@ def _gather(
     block, part = tl.program_id(0), tl.program_id(1)
     j = block * COLUMNS + tl.arange(0, COLUMNS)
     there = j < d_out
-    channel = tl.arange(0, CHANNELS)
     first = part * CHANNELS
-    spikes = tl.load(payload + first + channel, mask=first + channel < d_in, other=0)
-    fires = (spikes != 0).to(tl.int32)
-    place = tl.where(fires != 0, tl.cumsum(fires, 0) - 1, -1)
-    count = tl.sum(fires, 0)
+    if listed is not None:
+        count = _list(payload, listed, first, d_in, CHANNELS)
+    else:
+        channel = tl.arange(0, CHANNELS)
+        spikes = tl.load(payload + first + channel, mask=first + channel < d_in, other=0)
+        fires = (spikes != 0).to(tl.int32)
+        place = tl.where(fires != 0, tl.cumsum(fires, 0) - 1, -1)
+        count = tl.sum(fires, 0)
 
-    total = tl.zeros([COLUMNS], tl.float32)
+    sums = tl.zeros([ROWS, COLUMNS], tl.float32)
     for start in tl.range(0, count, ROWS, num_stages=STAGES):
         slot = start + tl.arange(0, ROWS)
-        listed = slot < count
-        i = first + tl.sum(tl.where(place[None, :] == slot[:, None], channel[None, :], 0), 1)
+        here = slot < count
+        if listed is not None:
+            i = tl.load(listed + first + slot, mask=here, other=0)
+        else:
+            i = first + tl.sum(tl.where(place[None, :] == slot[:, None], channel[None, :], 0), 1)
         at = data + i.to(tl.int64)[:, None] * stride + j[None, :]
-        rows = tl.load(at, mask=listed[:, None] & there[None, :], other=0)
-        coefficient = tl.load(payload + i, mask=listed, other=0).to(tl.float32)
-        coefficient *= tl.load(scale + i, mask=listed, other=0)
-        total += tl.sum(rows.to(tl.float32) * coefficient[:, None], 0)
+        rows = tl.load(at, mask=here[:, None] & there[None, :], other=0)
+        coefficient = tl.load(payload + i, mask=here, other=0).to(tl.float32)
+        coefficient *= tl.load(scale + i, mask=here, other=0)
+        sums += rows.to(tl.float32) * coefficient[:, None]
+    total = tl.sum(sums, 0)
     if slices == 1:
         tl.store(y + j, total, mask=there)
     else:
@@ -198,3 +220,24 @@ def _gather(
                 valid = (s < slices)[:, None] & there[None, :]
                 total += tl.sum(tl.load(at, mask=valid, other=0, cache_modifier=".cg"), 0)
             tl.store(y + j, total, mask=there)
+
+
+@triton.jit
+def _list(payload, listed, first, d_in, CHANNELS: tl.constexpr):
+    """Write the channels of this slice that fired to `listed[first:]`; returns how many.
+
+    Every block of outputs writes the same numbers, so that none has to wait for another.
+    """
+    TOGETHER: tl.constexpr = 16  # counted inside a few threads, so that few sums cross the program
+    group = tl.arange(0, CHANNELS // TOGETHER)[:, None] * TOGETHER
+    channel = first + group + tl.arange(0, TOGETHER)[None, :]
+    fires = tl.load(payload + channel, mask=channel < d_in, other=0) != 0
+    ones = fires.to(tl.int32)
+    inside = tl.cumsum(ones, 1)
+    sizes = tl.sum(ones, 1)
+    ends = tl.cumsum(sizes, 0)
+    place = (ends - sizes)[:, None] + inside - 1
+    count = tl.sum(sizes, 0)
+    tl.store(listed + first + place, channel, mask=fires)
+    tl.debug_barrier()  # all have written before any reads
+    return count

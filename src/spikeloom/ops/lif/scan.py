@@ -8,6 +8,7 @@ over tiles and then over rows in a fixed order: the same numbers in every run.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -125,21 +126,31 @@ class Tiling(NamedTuple):
     cols: int
     chunk: int
     warps: int
+    ahead: int = 1  # chunks that the forward pass asks for before it needs them
 
 
 def tiling(shape: Sequence[int], backward: bool) -> Tiling:
-    """Wide tiles where lanes are many, single warps where steps are; reasoned, not yet measured.
+    """Wide tiles where lanes are many, single warps where steps are.
 
     Up to STEP_CLOCK steps the programs are bound by memory, and 2 to 4 lanes per thread keep enough
-    of it in flight. Beyond, each thread walks alone through one lane or two.
+    of it in flight; tall tiles leave few rows of theta's gradient to be added up. Beyond, each
+    thread walks alone through one lane or two.
     """
     S, G, R, D = shape
     if S <= STEP_CLOCK:
-        width, chunk, warps = 512, S, 8 if backward else 4
+        lanes, cols, chunk, warps = (512, 64, S, 8) if backward else (512, 256, S, 4)
     else:
-        width, chunk, warps = 64 if G * R * D >= 1 << 15 else 32, 16, 1
-    cols = min(width, triton.next_power_of_2(D))
-    return Tiling(min(width // cols, triton.next_power_of_2(G * R)), cols, chunk, warps)
+        lanes = cols = 64 if G * R * D >= 1 << 15 else 32
+        chunk, warps = 16, 1
+    rows = min(lanes // min(cols, triton.next_power_of_2(D)), triton.next_power_of_2(G * R))
+    return Tiling(rows, min(lanes // rows, triton.next_power_of_2(D)), chunk, warps)
+
+
+@functools.cache
+def below(level: int) -> float:
+    """The largest float32 that does not round to `level` or above: halves go to the even side."""
+    half = torch.tensor(level - 0.5)
+    return (half if level % 2 else half.nextafter(torch.tensor(-math.inf))).item()
 
 
 @torch.library.custom_op("spikeloom::lif_scan", mutates_args=())
@@ -168,12 +179,13 @@ def lif_scan(
     with torch.cuda.device_of(x):
         triton_scan.scan_forward[_grid(x, tile)](
             *_inputs(x, theta, beta, first, starts),
-            (leak, v_threshold, v_reset, clip, float(levels), fire_level - 0.5),
+            (leak, v_threshold, v_reset, clip, float(levels), below(fire_level)),
             spikes,
             spikes.stride(),
             _or_none(last),
             _or_none(inner),
             *x.shape,
+            AHEAD=tile.ahead,
             **_constants(x, kind, signed, tile),
         )
     return outputs
@@ -213,7 +225,7 @@ def lif_scan_backward(
     with torch.cuda.device_of(x):
         triton_scan.scan_backward[_grid(x, tile)](
             *_inputs(x, theta, beta, first, starts),
-            (leak, v_threshold, v_reset, clip, float(levels), fire_level - 0.5),
+            (leak, v_threshold, v_reset, clip, float(levels), below(fire_level)),
             _or_none(inner),
             grad,
             grad.stride(),
@@ -223,8 +235,8 @@ def lif_scan_backward(
             _or_none(grad_first),
             _or_none(by_theta),
             _or_none(by_beta),
-            math.ceil(window * fire_level) - 0.5,
-            levels + 0.5,
+            below(math.ceil(window * fire_level)),
+            below(levels + 1),
             *x.shape,
             **_constants(x, kind, signed, tile),
         )

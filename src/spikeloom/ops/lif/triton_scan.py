@@ -22,13 +22,13 @@ import triton.language as tl
 from spikeloom.ops.lif.triton_step import bound, charge, fire, reset, slope
 
 
-@triton.jit(do_not_specialize=["S"])  # one program for all lengths
+@triton.jit(do_not_specialize=["S", "G"])  # one program for all lengths and batches
 def scan_forward(
     x, x_strides, starts, starts_strides, v_first, theta, beta, numbers,
     spikes, spikes_strides, v_last, checkpoints,
     S, G, R, D,
     KIND: tl.constexpr, SIGNED: tl.constexpr, CHUNK: tl.constexpr, ONE_CHUNK: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Spikes, the last membrane and, where there are more chunks, one membrane after each."""
     row, column, exists = _tile(G * R, D, ROWS, COLS)
@@ -55,9 +55,13 @@ def scan_forward(
             KIND, SIGNED, STARTS, CHUNK, False,
         )  # fmt: skip
     else:
+        soon_xs = _load(x, x_strides, begin + CHUNK, exists, CHUNK if AHEAD == 2 else 0, False)
+        soon_fresh = _load(
+            starts, starts_strides, begin + CHUNK, exists, CHUNK if AHEAD == 2 else 0, False
+        )
         for c in range(chunks):
             t = begin + c * CHUNK
-            ahead = tl.minimum(t + CHUNK, S - CHUNK)  # the last chunk is loaded twice
+            ahead = tl.minimum(t + AHEAD * CHUNK, S - CHUNK)  # the last chunk is loaded again
             next_xs = _load(x, x_strides, ahead, exists, CHUNK, False)
             next_fresh = _load(starts, starts_strides, ahead, exists, CHUNK, False)
             v = _forward_chunk(
@@ -67,7 +71,10 @@ def scan_forward(
             if checkpoints is not None:
                 at = checkpoints + tl.cast(c, tl.int64) * G * R * D + lane
                 tl.store(at, v, exists & (c < chunks - 1))
-            xs, fresh = next_xs, next_fresh
+            if AHEAD == 2:
+                xs, fresh, soon_xs, soon_fresh = soon_xs, soon_fresh, next_xs, next_fresh
+            else:
+                xs, fresh = next_xs, next_fresh
     if v_last is not None:
         tl.store(v_last + lane, v, exists)
 
@@ -86,13 +93,14 @@ def _forward_chunk(
         start = fresh[i] if STARTS else None
         h = bound(charge(v, xs[i], start, cell), cell)
         s = fire(h, cell, KIND, SIGNED)
-        here = _here(exists, t + i, PADDED)
-        tl.store(spikes + i * strides[0], s.to(spikes.dtype.element_ty), here)
+        here = _here(exists, t, i, PADDED)
+        tl.store(spikes, s.to(spikes.dtype.element_ty), here)
+        spikes += strides[0]
         v = reset(h, s, cell)
     return v
 
 
-@triton.jit(do_not_specialize=["S"])
+@triton.jit(do_not_specialize=["S", "G"])
 def scan_backward(
     x, x_strides, starts, starts_strides, v_first, theta, beta, numbers, checkpoints,
     grad, grad_strides, grad_last, grad_x, grad_x_strides, grad_first, grad_theta, grad_beta,
@@ -166,7 +174,7 @@ def _backward_chunk(
     """The sums before the chunk, from those after it; `v` is the membrane before it."""
     g, by_first, by_theta, by_beta = sums
     unit, inverse, v_reset, clip = cell[1], cell[2], cell[3], cell[4]
-    grad_x += tl.cast(t, tl.int64) * strides[0]
+    grad_x += (tl.cast(t, tl.int64) + (CHUNK - 1)) * strides[0]
     before = ()
     for i in tl.static_range(CHUNK):
         if first is not None:
@@ -193,8 +201,9 @@ def _backward_chunk(
                 by_theta -= g * s
         if clip is not None:
             by_v = tl.where(tl.abs(charged) <= clip, by_v, 0.0)
-        here = _here(exists, t + i, PADDED)
-        tl.store(grad_x + i * strides[0], by_v.to(grad_x.dtype.element_ty), here)
+        here = _here(exists, t, i, PADDED)
+        tl.store(grad_x, by_v.to(grad_x.dtype.element_ty), here)
+        grad_x -= strides[0]
         if STARTS:
             by_v = tl.where(start, 0.0, by_v)
         if BETA:
@@ -232,10 +241,10 @@ def _at(pointer, strides, row, column, R):
 
 
 @triton.jit
-def _here(exists, t, PADDED: tl.constexpr):
-    """The lanes that have a step `t`: before step 0 none."""
+def _here(exists, t, i: tl.constexpr, PADDED: tl.constexpr):
+    """The lanes that have a step `t + i`: before step 0 none."""
     if PADDED:
-        exists = exists & (t >= 0)
+        exists = exists & (t >= -i)
     return exists
 
 
@@ -243,9 +252,11 @@ def _here(exists, t, PADDED: tl.constexpr):
 def _load(pointer, strides, t, exists, CHUNK: tl.constexpr, PADDED: tl.constexpr):
     """CHUNK steps from step `t` on, all asked for at once; empty where there is no tensor."""
     values = ()
-    for i in tl.static_range(CHUNK if pointer is not None else 0):
-        at = pointer + tl.cast(t, tl.int64) * strides[0] + i * strides[0]
-        values = values + (tl.load(at, _here(exists, t + i, PADDED), other=0),)
+    if pointer is not None:
+        pointer += tl.cast(t, tl.int64) * strides[0]
+        for i in tl.static_range(CHUNK):
+            values = values + (tl.load(pointer, _here(exists, t, i, PADDED), other=0),)
+            pointer += strides[0]
     return values
 
 

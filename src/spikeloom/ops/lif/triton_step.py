@@ -7,7 +7,7 @@ All values are float32. A neuron is a tuple `cell` of
     inverse   1 / theta
     v_reset   None for the soft reset
     clip      None if the membrane is not clipped
-    levels, fires_at        graded: the largest payload, and `fire_level - 1/2`
+    levels, fires_at        graded: the largest payload, and how far `v / theta` may go unfired
 
 and of two constants of the program: KIND, a surrogate's name (LIF) or `graded`; and SIGNED.
 """
@@ -41,8 +41,8 @@ def bound(v, cell):
 def fire(v, cell, KIND: tl.constexpr, SIGNED: tl.constexpr):
     """Payload `s` of a membrane."""
     if KIND == "graded":
-        k = rounded(v * cell[2], cell[5])
-        s = tl.where(magnitude(k, SIGNED) > cell[6], k, 0.0)
+        u = v * cell[2]  # compared before it is rounded: that shortens the path from v to v
+        s = tl.where(magnitude(u, SIGNED) > cell[6], rounded(u, cell[5]), 0.0)
     else:
         s = tl.where(v >= cell[1], 1.0, 0.0)
     return s
@@ -61,10 +61,10 @@ def reset(v, s, cell):
 
 @triton.jit
 def slope(v, cell, opens, closes, KIND: tl.constexpr, SIGNED: tl.constexpr):
-    """Stand-in for `ds / dv`: a surrogate, or 1/theta where `opens < |k| < closes`."""
+    """Stand-in for `ds / dv`: a surrogate, or 1/theta where `opens < |v/theta| <= closes`."""
     if KIND == "graded":
-        size = magnitude(rounded(v * cell[2], closes + 0.5), SIGNED)
-        ds = tl.where((size > opens) & (size < closes), cell[2], 0.0)
+        size = magnitude(v * cell[2], SIGNED)
+        ds = tl.where((size > opens) & (size <= closes), cell[2], 0.0)
     else:
         ds = surrogate(v - cell[1], KIND)
     return ds
@@ -95,8 +95,8 @@ def rounded(u, limit):
 
 
 @triton.jit
-def magnitude(k, SIGNED: tl.constexpr):
-    """What is compared with the fire level: `|k|`, or `k` where payloads have no sign."""
+def magnitude(u, SIGNED: tl.constexpr):
+    """What is compared with levels: `|u|`, or `u` where payloads have no sign."""
     if SIGNED:
-        k = tl.abs(k)
-    return k
+        u = tl.abs(u)
+    return u
