@@ -56,10 +56,11 @@ class Script:
     """Another file of this directory."""
 
     name: str
+    arguments: tuple[str, ...] = ()
 
     def run(self, file: Path) -> None:
         path = Path(__file__).with_name(self.name)
-        _subprocess(str(path))
+        _subprocess(str(path), *self.arguments)
 
 
 def _subprocess(*arguments: str) -> None:
@@ -90,7 +91,10 @@ WANTED: dict[str, tuple[int, Bench | Check | Script]] = {
     "scan": (25, quick("scan")),
     "recurrent": (25, Bench("recurrent")),
     "decode-125m": (80, preset("decode", "125m")),
-    "sweep-gather": (60, Script("sweep_gather.py")),
+    "sweep-gather": (75, Script("sweep_gather.py")),
+    "sweep-recurrent": (60, Script("sweep_recurrent.py")),
+    "sweep-token": (45, Script("sweep_lif.py", ("token",))),
+    "sweep-step": (45, Script("sweep_lif.py", ("step",))),
     "programs-15m": (150, profiled("15m", slow_peers=True)),
     "check-event": (45, Check((f"{EVENT}::test_a_cuda_graph_follows_the_payload", EVENT))),
     "check-recurrent": (45, Check((RECURRENT,))),

@@ -5,6 +5,7 @@ usage: PYTHONPATH=src python benchmarks/sweep_gather.py
 
 from unittest.mock import patch
 
+import gather_given
 import torch
 
 from spikeloom.bench import event
@@ -33,25 +34,53 @@ def check(work, payload, chain):
             raise SystemExit(f"a product is off by {error:.2g}")
 
 
-def compare(name, d_in, d_out, launches):
+def given(payload, chain, cut, listed=None):
+    """Products that share out a list made before, or (without one) each make their own."""
+
+    def run():
+        lists = (
+            listed if listed is not None else gather_given.list_channels(payload) for _ in chain
+        )
+        return [
+            gather_given.event_matvec(payload, channels, weights, cut)
+            for channels, weights in zip(lists, chain, strict=True)
+        ]
+
+    return run
+
+
+def compare(name, d_in, d_out, launches, cuts=()):
     """Times of the launches, of the shipped one, and of the dense product, fastest first."""
     chain = event.draw_chain(d_in, d_out)
     payload = event.draw_payload(d_in, RATE)
     ours = event.product(payload, chain)
-    swept = {str(tuple(launch)): launched(launch, ours) for launch in launches}
-    for work in swept.values():
+    works = {describe(launch): launched(launch, ours) for launch in launches}
+    for cut in cuts:
+        listed = gather_given.list_channels(payload)
+        works[f"list given {tuple(cut)}"] = given(payload, chain, cut, listed)
+    if cuts:
+        works[f"list made and used {tuple(cuts[0])}"] = given(payload, chain, cuts[0])
+    for work in works.values():
         check(work, payload, chain)
-    times = time_cuda({"shipped": ours, **swept, **event.dense_products(payload, chain)}, rounds=10)
-    print(f"{name}, shipped {tuple(gather.launch_of(d_in, d_out))}")
+    times = time_cuda({"shipped": ours, **works, **event.dense_products(payload, chain)}, rounds=10)
+    dense = min(times[way].ms for way in event.dense_products(payload, chain))
+    print(f"{name}, shipped {describe(gather.launch_of(d_in, d_out))}")
     for work, (ms, spread) in sorted(times.items(), key=lambda item: item[1].ms):
-        print(f"  {1e3 * ms / len(chain):8.2f} us  {spread:4.0%}  {work}", flush=True)
+        us = 1e3 * ms / len(chain)
+        print(f"  {us:8.2f} us  {dense / ms:5.2f}x  {spread:4.0%}  {work}", flush=True)
+
+
+def describe(launch):
+    columns, channels, rows, warps, stages, early, listed = launch
+    staged = f", {stages} stages" * (stages > 1) + ", early" * early + ", listed" * listed
+    return f"{columns} columns, {channels} channels, {rows} rows, {warps} warps{staged}"
 
 
 def main():
     torch.manual_seed(0)
-    for early in (False, True):  # apart: whatever a driver makes of early ones, the others are seen
-        for name, size in event.SIZES.items():
-            compare(name, *size, [launch for launch in gather.LAUNCHES if launch.early == early])
+    for name, size in event.SIZES.items():
+        launches = [launch for launch in gather.LAUNCHES if launch.channels <= 2 * size[0]]
+        compare(name, *size, launches, gather_given.CUTS)
 
 
 if __name__ == "__main__":

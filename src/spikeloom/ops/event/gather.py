@@ -45,6 +45,10 @@ class Launch(NamedTuple):
     listed: bool = False
 
 
+def _listed(columns: int, channels: int, rows: int, warps: int, stages: int = 1) -> Launch:
+    return Launch(columns, channels, rows, warps, stages, early=True, listed=True)
+
+
 # What `benchmarks/sweep_gather.py` compares.
 LAUNCHES = (
     Launch(128, 256, 32, 4),
@@ -53,27 +57,24 @@ LAUNCHES = (
     Launch(512, 256, 16, 4, early=True),
     Launch(512, 256, 8, 4, stages=3, early=True),
     # Narrow programs with long lists: all rows are asked for at once, and few sums remain.
-    *(
-        Launch(*sizes, early=True, listed=True)
-        for sizes in (
-            (64, 2048, 128, 8),
-            (64, 2048, 256, 8),
-            (64, 2048, 128, 16),
-            (64, 2048, 64, 8, 3),
-            (128, 2048, 64, 8),
-            (128, 1024, 128, 8),
-            (64, 4096, 128, 8),
-            (64, 4096, 256, 8),
-            (64, 4096, 256, 16),
-            (64, 4096, 64, 8, 3),
-            (32, 4096, 256, 8),
-            (32, 8192, 256, 8),
-            (64, 1024, 64, 4),
-            (64, 1024, 128, 4),
-            (128, 512, 64, 4),
-            (256, 512, 32, 8),
-        )
-    ),
+    _listed(64, 2048, 128, 8),
+    _listed(64, 2048, 256, 8),
+    _listed(64, 2048, 128, 16),
+    _listed(64, 2048, 64, 8, 3),
+    _listed(128, 2048, 64, 8),
+    _listed(128, 4096, 64, 8),
+    _listed(128, 4096, 128, 16),
+    _listed(128, 1024, 128, 8),
+    _listed(64, 4096, 128, 8),
+    _listed(64, 4096, 256, 8),
+    _listed(64, 4096, 64, 8, 3),
+    _listed(32, 4096, 256, 8),
+    _listed(32, 8192, 256, 8),
+    _listed(64, 4096, 64, 8),
+    _listed(64, 1024, 64, 4),
+    _listed(64, 1024, 128, 4),
+    _listed(128, 512, 64, 4),
+    _listed(256, 512, 32, 8),
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from spikeloom.ops.lif import triton_recurrent
 from spikeloom.ops.lif.recurrent import State
 
 ROWS, COLS, SPLIT, WARPS = 16, 16, 8, 8
+AT_ONCE = 4  # words that a thread waits for together, at most
 WIDEST = 1024  # neurons: 16 rows of W, in two halves, must fit into a multiprocessor
 STEPS = 1 << 30  # per launch; one at a time where programs run one after another (interpreted)
 
@@ -57,8 +59,9 @@ def recurrent_scan(
     """Spikes `[S, B, D]`, the last membrane `[B, D]` and all charged membranes `[S, B, D]`."""
     S, B, D = x.shape
     spikes, last, charged = _empty_outputs(x)
-    sent = torch.full((S + 1, B, D), -1, dtype=torch.int8, device=x.device)
-    sent[0] = s_first
+    first = _packed(s_first)
+    sent = torch.full((S + 1, *first.shape), -1, dtype=torch.int32, device=x.device)
+    sent[0] = first
     heard, v_first = _halves(weight.t(), torch.float16), v_first.contiguous()
     for begin, end, group, grid in _launches(x):
         triton_recurrent.recurrent_forward[grid](
@@ -77,6 +80,7 @@ def recurrent_scan(
             B,
             D,
             **_constants(x),
+            **_waiting(x),
         )
     torch.sub(charged[-1], spikes[-1].float(), alpha=v_threshold, out=last)
     return spikes, last, charged
@@ -167,6 +171,13 @@ def _empty_outputs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(x), charged.new_empty(x.shape[1:]), charged
 
 
+def _packed(spikes: Tensor) -> Tensor:
+    """`[B, D]` as words `[B, ceil(D / WORD)]` int32."""
+    word = triton_recurrent.WORD
+    padded = F.pad(spikes.int(), (0, -spikes.shape[1] % word)).unflatten(1, (-1, word))
+    return (padded << torch.arange(word, device=spikes.device)).sum(2, dtype=torch.int32)
+
+
 def _halves(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """`[2, D, D]` whose sum is the weight; the interpreter multiplies in float32 only."""
     if not weight.is_cuda:
@@ -201,3 +212,13 @@ def _constants(x: Tensor) -> dict[str, Any]:
     if x.is_cuda:  # cooperative: all programs at once, or an error
         found |= {"num_warps": WARPS, "num_stages": 1, "launch_cooperative_grid": True}
     return found
+
+
+def _waiting(x: Tensor) -> dict[str, Any]:
+    """How the forward pass waits; each thread has a power of two of the words of a step."""
+    part = _constants(x)["PART"]
+    words = max(ROWS * SPLIT * part // triton_recurrent.WORD // (32 * WARPS), 1)
+    words = min(words, AT_ONCE) if x.is_cuda else 0
+    registers = ",".join(["=r"] * words + ["l"] * words)
+    asm = triton_recurrent.waiting_for(words) if words else ""
+    return {"AT_ONCE": words, "WAITING": asm, "REGISTERS": registers}
