@@ -88,7 +88,7 @@ WANTED: dict[str, tuple[int, Bench | Check | Script]] = {
     "attention": (30, quick("attention")),
     "event": (25, Bench("event")),
     "lif": (25, quick("lif")),
-    "scan": (25, quick("scan")),
+    "scan": (40, quick("scan")),
     "recurrent": (25, Bench("recurrent")),
     "decode-125m": (80, preset("decode", "125m")),
     "sweep-gather": (75, Script("sweep_gather.py")),

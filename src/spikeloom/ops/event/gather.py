@@ -229,7 +229,7 @@ def _list(payload, listed, first, d_in, CHANNELS: tl.constexpr):
 
     Every block of outputs writes the same numbers, so that none has to wait for another.
     """
-    TOGETHER: tl.constexpr = 16  # counted inside a few threads, so that few sums cross the program
+    TOGETHER: tl.constexpr = 4  # what a thread loads at once, it counts alone
     group = tl.arange(0, CHANNELS // TOGETHER)[:, None] * TOGETHER
     channel = first + group + tl.arange(0, TOGETHER)[None, :]
     fires = tl.load(payload + channel, mask=channel < d_in, other=0) != 0
