@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from spikeloom.checkpoint import steps
-from spikeloom.config import RunConfig
+from spikeloom.config import ModelConfig, RunConfig, TrainingConfig
 from spikeloom.errors import CheckpointError, ConfigError
-from spikeloom.strict import to_dict
+from spikeloom.strict import build, to_dict
 from spikeloom.training.trainer import STAGING, resumable, saving
 
 RUN_FILE = "run.json"
@@ -60,8 +60,10 @@ def _refuse_foreign(out: Path, resume: bool) -> None:
 def _recorded(out: Path) -> dict[str, Any]:
     try:
         recorded: dict[str, Any] = json.loads((out / RUN_FILE).read_text("utf-8"))
-        return {"model": recorded["model"], "training": recorded["training"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        # built, so that a run that is older than a key is compared by the key's default
+        parts = {"model": ModelConfig, "training": TrainingConfig}
+        return {part: to_dict(build(kind, recorded[part], part)) for part, kind in parts.items()}
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(
             f"{out / RUN_FILE} is not readable ({error}): choose another --out"
         ) from None
@@ -71,11 +73,10 @@ def _same_model(stored: dict[str, Any], run: RunConfig, out: Path) -> None:
     """Refuse to resume with another architecture, optimizer or layer decay; the vocabulary is the
     tokenizer's affair, and all else (budget, learning rate, batch) may change."""
     from_tokenizer = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"}
-    asked, defaults = to_dict(run), to_dict(RunConfig())
+    asked = to_dict(run)
     keys = [("model", key) for key in asked["model"] if key not in from_tokenizer]
     for part, key in [*keys, ("training", "optimizer"), ("training", "layer_decay")]:
-        before = stored[part].get(key, defaults[part][key])  # of a run that is older than the key
-        now = asked[part][key]
+        before, now = stored[part][key], asked[part][key]
         if before != now:
             raise ConfigError(
                 f"{out} was trained with {part}.{key}={before!r}, not {now!r}: "
