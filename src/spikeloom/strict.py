@@ -37,6 +37,11 @@ def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ConfigError(f"{name}: {value!r} is unknown{hint}")
 
 
+def brief(value: Any) -> str:
+    """`=value`, unless it is a whole table."""
+    return f"={value}" if isinstance(value, int | float | str) else ""
+
+
 def parse_yaml(text: str) -> Any:
     """YAML as plain data; of two equal keys neither wins.
 

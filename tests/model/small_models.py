@@ -17,6 +17,8 @@ RATE = {"steps": 4, "neuron": {"kind": "lif", "beta": 0.95, "learn_beta": True}}
 SIGNED_RATE = {"steps": 3, "neuron": {"levels": 1, "fire_level": 1, "theta": 1.0, "beta": 0.5}}
 SALIENCE = {"kind": "lif", "beta": 0.5, "v_threshold": 0.3}
 LIF = {"kind": "lif", "beta": 0.5, "v_threshold": 0.5}
+SLOW = {"kind": "lif", "beta": 0.9, "learn_beta": True, "surrogate": "sigmoid"}
+MODULATED = {"homeostasis": 0.1, "diversity": 0.5, "stress_gain": 0.5}
 
 
 def neurons(default, **roles):
@@ -110,12 +112,31 @@ CONFIGS = {
         ],
     },
     "graded steps": {"neurons": neurons({**GRADED, "beta": 0.5}), "num_steps": 4},
+    "recurrent": {
+        "layers": [{"mixer": "recurrent_lif", "mlp": "none", "gate": "channel"}],
+        "neurons": neurons(LIF, mixer_output=SLOW, head={"kind": "none"}),
+        "embedding_size": 16,
+        "norm": "layer",
+    },
+    "recurrent among others": {
+        "num_hidden_layers": 3,
+        "layers": [
+            {"mixer": "recurrent_lif", "mlp": "relu2", "gate": "product"},
+            {"mixer": "recurrent_lif", "mlp": "none"},
+            {"mixer": "sdsa", "mlp": "spiking", "gate": "channel"},
+        ],
+        "neurons": neurons(GRADED, mixer_output={**SLOW, **MODULATED}),
+        "embedding_size": 48,
+        "norm": "none",
+    },
 }
 TWINS = {
     "dense": lambda: dense_twin(config("sdsa gated gqa")),
     "not spiking": lambda: config("rate code", spiking=False),
     "dense, own mixers": lambda: dense_twin(config("mixed"), mixer=None),
     "quantised": lambda: quantised_twin(config("mixed")),
+    "dense recurrent": lambda: dense_twin(config("recurrent")),
+    "quantised recurrent": lambda: quantised_twin(config("recurrent among others")),
 }
 NAMES = [*CONFIGS, *TWINS]
 

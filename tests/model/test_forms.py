@@ -76,7 +76,9 @@ def test_use_cache_starts_a_state(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["sdsa", "sdsa gated gqa", "window", "window 1", "constant size"])
+@pytest.mark.parametrize(
+    "name", ["sdsa", "sdsa gated gqa", "window", "window 1", "constant size", "recurrent"]
+)
 def test_state_size_is_constant_in_tokens(name):
     model = build(name)
     state = DecoderState(model.config.architecture)

@@ -1,5 +1,6 @@
 """A run that was interrupted and resumed is the run that was not."""
 
+import json
 import shutil
 
 import pytest
@@ -164,6 +165,17 @@ def test_another_model_is_refused(change, message, text, tmp_path):
         train(run_of(**change), text, tmp_path / "run", resume=True)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_run_older_than_a_key_goes_on(text, tmp_path):
+    out = train(run_of(), text, tmp_path / "run").directory
+    recorded = json.loads((out / "run.json").read_text())
+    del recorded["model"]["neurons"]["encoder"], recorded["model"]["norm"]
+    for layer in recorded["model"]["layers"]:
+        del layer["gate"]
+    (out / "run.json").write_text(json.dumps(recorded))
+    train(run_of(max_steps=6), text, out, resume=True)
+    assert state_of(out)["global_step"] == 6
 
 
 def test_a_damaged_checkpoint_is_passed_over(text, tmp_path):

@@ -6,6 +6,7 @@ writes a checkpoint directory, and by `generator`, which streams text from one.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,11 +22,12 @@ from spikeloom.config import (
     require_causal,
 )
 from spikeloom.errors import ConfigError, MissingExtraError, did_you_mean
+from spikeloom.strict import brief
 
-# Training settings that are off by default.
+# Training settings that are off (or null) by default.
 SWITCHES = (
     "compile", "gradient_checkpointing", "report_to", "separate_documents", "metadata", "phases",
-    "halves", "chat",
+    "halves", "chat", "target_firing_rate",
 )  # fmt: skip
 
 
@@ -36,9 +38,10 @@ class Backend:
     Attributes:
         learner: `module:class` that `backends.training` drives; None where PyTorch trains.
         engine: `module:class` that reads a token at a time.
+        slow_engine: likewise, for what `engine` lacks; None if there is none.
         mixers, mlps, optimizers, dtypes: what it has.
         decodes: the mixers that its engine has.
-        extras, decodes_extras: what else of a layer it has, and what its engine has.
+        extras, decodes_extras: what beyond the plain decoder it has, and what its engine has.
         switches: which of the training settings that are off by default it has.
         resumes: whether an interrupted run can go on.
         reads_quantised: whether it reads weights of 4 or 8 bits (`backends.mlx.quantize`).
@@ -48,6 +51,7 @@ class Backend:
 
     learner: str | None
     engine: str
+    slow_engine: str | None = None
     mixers: tuple[str, ...] = MIXERS
     mlps: tuple[str, ...] = MLPS
     decodes: tuple[str, ...] = MIXERS
@@ -62,13 +66,20 @@ class Backend:
     extra: str | None = None
 
 
+ATTENTIONS = ("attention", "sdsa", "sdsa_hadamard")
+
 BACKENDS = {
-    "torch": Backend(None, "spikeloom.inference.engine:Engine", decodes=("attention", "sdsa")),
+    "torch": Backend(
+        None,
+        "spikeloom.inference.engine:Engine",
+        slow_engine="spikeloom.backends.stepwise:Engine",
+        decodes=("attention", "sdsa"),
+    ),
     "numpy": Backend(
         "spikeloom.backends.numpy.training:Learner",
         "spikeloom.backends.numpy.recurrent:Engine",
-        mixers=("attention", "sdsa", "sdsa_hadamard"),
-        decodes=("attention", "sdsa", "sdsa_hadamard"),
+        mixers=ATTENTIONS,
+        decodes=ATTENTIONS,
         mlps=("spiking", "relu2", "swiglu", "none"),
         extras=(),
         optimizers=("adamw",),
@@ -80,6 +91,8 @@ BACKENDS = {
     "mlx": Backend(
         "spikeloom.backends.mlx.training:Learner",
         "spikeloom.backends.mlx.engine:Engine",
+        mixers=ATTENTIONS,
+        decodes=ATTENTIONS,
         extras=(),
         optimizers=("adamw",),
         switches=("compile",),
@@ -107,10 +120,11 @@ def find(name: str) -> Backend:
 def train(
     name: str,
     run: RunConfig,
-    data: str,
+    data: str | None,
     out: str | Path,
     resume: bool = False,
     start: str | Path | None = None,
+    curriculum: str | None = None,
     **options: Any,
 ) -> Any:
     """Train with a backend: arguments and result of `spikeloom.training.train.train`.
@@ -124,7 +138,11 @@ def train(
     if backend.learner is None:
         from spikeloom.training.train import train as train_in_torch
 
-        return train_in_torch(run, data, out, resume=resume, start=start, **options)
+        return train_in_torch(
+            run, data, out, resume=resume, start=start, curriculum=curriculum, **options
+        )
+    if curriculum is not None or data is None:
+        raise ConfigError(f"--curriculum: the {name} backend has none, use --backend torch")
     from spikeloom.backends.training import train as train_elsewhere
 
     return train_elsewhere(_named(backend.learner, backend.extra), run, data, out, **options)
@@ -151,8 +169,13 @@ def generator(name: str, directory: str | Path) -> Any:
             f"{path}: quantization={how}: the {name} backend cannot run it, use --backend {able}"
         )
     check(name, config)
+    engine = backend.engine
+    if backend.slow_engine is not None and (missing := _lacks(backend, config)) is not None:
+        form = f"the {name} backend has no event-driven form of {missing}"
+        print(f"{form}: decoding with the model", file=sys.stderr)
+        engine = backend.slow_engine
     return Generator(
-        _named(backend.engine, backend.extra).load(path), tokenizers.load(path, config.vocab_size)
+        _named(engine, backend.extra).load(path), tokenizers.load(path, config.vocab_size)
     )
 
 
@@ -170,16 +193,25 @@ def check(
     """
     require_causal(model)
     wanted = (model, training, resume, start)
-    if (missing := _lacks(find(name), *wanted)) is not None:
-        able = [n for n, b in BACKENDS.items() if _lacks(b, *wanted) is None]
-        can = f"use --backend {' or '.join(able)}" if able else "no backend has all that it needs"
-        if training is None and not able:
-            can = "and no other decodes it by the token: transformers' generate() does, in PyTorch"
-        raise ConfigError(f"{missing}: the {name} backend cannot run it, {can}")
+    if (missing := _lacks(find(name), *wanted)) is None or _decodes_slowly(find(name), training):
+        return
+    able = [
+        n for n, b in BACKENDS.items() if _lacks(b, *wanted) is None or _decodes_slowly(b, training)
+    ]
+    can = f"use --backend {' or '.join(able)}" if able else "no backend has all that it needs"
+    raise ConfigError(f"{missing}: the {name} backend cannot run it, {can}")
+
+
+def _decodes_slowly(backend: Backend, training: TrainingConfig | None) -> bool:
+    return training is None and backend.slow_engine is not None
 
 
 def _lacks(
-    backend: Backend, model: ModelConfig, training: TrainingConfig | None, resume: bool, start: bool
+    backend: Backend,
+    model: ModelConfig,
+    training: TrainingConfig | None = None,
+    resume: bool = False,
+    start: bool = False,
 ) -> str | None:
     """The first `field=value` that is missing: to train, or, without `training`, to decode."""
     mixers = backend.decodes if training is None else backend.mixers
@@ -188,10 +220,10 @@ def _lacks(
             return f"model.layers[{i}].mixer={layer.mixer}"
         if layer.mlp not in backend.mlps:
             return f"model.layers[{i}].mlp={layer.mlp}"
-        has = backend.decodes_extras if training is None else backend.extras
-        for name in layer.extras:
-            if name not in has:
-                return f"model.layers[{i}].{name}{_brief(getattr(layer, name))}"
+    has = backend.decodes_extras if training is None else backend.extras
+    for place, extra in model.extras().items():
+        if extra not in has:
+            return f"model.{place}"
     if training is not None:
         if training.optimizer not in backend.optimizers:
             return f"training.optimizer={training.optimizer}"
@@ -199,15 +231,10 @@ def _lacks(
             return f"training.dtype={training.dtype}"
         for switch in SWITCHES:
             if (value := getattr(training, switch)) and switch not in backend.switches:
-                return f"training.{switch}{_brief(value)}"
+                return f"training.{switch}{brief(value)}"
     if start and not backend.starts:
         return "--from"
     return "--resume" if resume and not backend.resumes else None
-
-
-def _brief(value: Any) -> str:
-    """`=value`, unless it is a whole table."""
-    return f"={value}" if isinstance(value, bool | int | str) else ""
 
 
 def _named(path: str, extra: str | None) -> Any:

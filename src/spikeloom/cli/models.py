@@ -10,6 +10,7 @@ import typer
 
 from spikeloom.cli.heads import BothWays, From, Task, evaluate_task, train_task
 from spikeloom.cli.options import (
+    SOURCE_HELP,
     Backend,
     Checkpoint,
     CheckpointOrPreset,
@@ -35,8 +36,12 @@ def train(
             metavar="PRESET_OR_YAML", help="See `presets`; or a run, whose config is taken again."
         ),
     ],
-    data: Data,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Checkpoint directory to write.")],
+    data: Annotated[str | None, typer.Option(metavar="SOURCE", help=SOURCE_HELP)] = None,
+    curriculum: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of `data curriculum`: its phases, in place of --data."),
+    ] = None,
     eval_data: Annotated[
         str | None,
         typer.Option(metavar="SOURCE", help="Held-out text; else 5% of the documents."),
@@ -76,6 +81,8 @@ def train(
     from spikeloom.config import load_config
     from spikeloom.training.twin import twin_of
 
+    if (data is None) == (curriculum is None):
+        raise ConfigError("give --data or --curriculum, one of them")
     given = {"max_steps": max_steps, "max_tokens": max_tokens, "max_minutes": max_minutes}
     budget = [f"training.{k}={v}" for k, v in given.items() if v is not None]
     if budget:  # a budget on the command line replaces the file's
@@ -91,11 +98,14 @@ def train(
     if (task, bidirectional) != (None, None):
         if backend != "torch":
             raise ConfigError(f"--backend {backend} has no heads for --task: use torch")
+        if data is None:
+            raise ConfigError("--curriculum is of plain text: --task reads labelled --data")
         train_task(task, preset, settings, twin, bidirectional, data, out, json_file, **both)
         return
     run = twin_of(load_config(preset, settings), twin)
     title = preset if twin is None else f"{preset} ({twin} twin)"
-    result = backends.train(backend, run, data, out, title=title, **both)
+    phases = None if curriculum is None else str(curriculum)
+    result = backends.train(backend, run, data, out, curriculum=phases, title=title, **both)
     report = {"directory": str(result.directory), **result.metrics}
     print(f"{result.directory}: {_summary(result.metrics)}")
     write_json(report, json_file)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
-from spikeloom.strict import one_of, require, require_each
+from spikeloom.strict import brief, one_of, require, require_each
 
-MIXERS = ("attention", "sdsa", "sdsa_hadamard")
+MIXERS = ("attention", "sdsa", "sdsa_hadamard", "recurrent_lif")
 MLPS = ("spiking", "relu2", "swiglu", "none")
 SURROGATES = ("straight_through", "atan", "sigmoid", "fast_sigmoid", "piecewise_quadratic")
-EXTRAS = ("spiking", "mixer_rate", "mlp_rate", "key_stride", "salience", "predictive")
-"""Keys of a layer beyond mixer and MLP; not every backend has what they ask for."""
+MODEL_EXTRAS = ("embedding_size", "norm")
+LAYER_EXTRAS = (
+    "spiking", "gate", "mixer_rate", "mlp_rate", "key_stride", "salience", "predictive"
+)  # fmt: skip
+MODULATIONS = ("homeostasis", "diversity", "stress_gain")
+EXTRAS = (*MODEL_EXTRAS, *LAYER_EXTRAS, *MODULATIONS)
+"""Keys of a model, a layer and a neuron that ask for more than the plain decoder; not every backend
+has what they ask for."""
 MAX_LEVELS = 127
 
 
@@ -36,6 +42,11 @@ class NeuronConfig:
     v_reset: float = 0.0  # hard reset only
     surrogate: str = "atan"  # `lif` only; `graded` is straight-through
     clip_membrane: float | None = None  # keep v within ±clip
+    # `lif` only, see `spikeloom.neurons.modulation`:
+    target_rate: float = 0.1  # that homeostasis aims at
+    homeostasis: float = 0.0  # how fast a threshold follows its neuron's rate, per training step
+    diversity: float = 0.0  # sigma of the fixed LogNormal gain per neuron
+    stress_gain: float = 0.0  # share by which full stress of the environment raises the gain
 
     def __post_init__(self) -> None:
         levels = f"between 1 and {MAX_LEVELS}: payloads are then exact in int8 and bfloat16"
@@ -57,12 +68,26 @@ class NeuronConfig:
         )
         require_each(self, "v_threshold clip_membrane", lambda v: v > 0, "a positive voltage")
         one_of("surrogate", self.surrogate, SURROGATES)
+        self._check_modulation()
         require(
             self.kind != "lif" or self.reset == "soft" or self.v_reset < self.v_threshold,
             "v_reset",
             self.v_reset,
             f"a voltage below v_threshold ({self.v_threshold}), or it fires for ever",
         )
+
+    def _check_modulation(self) -> None:
+        require(0 < self.target_rate < 1, "target_rate", self.target_rate, "a rate in (0, 1)")
+        require_each(self, "homeostasis diversity", lambda v: v >= 0, "0 or more")
+        require(0 <= self.stress_gain < 1, "stress_gain", self.stress_gain, "a share in [0, 1)")
+        for name in MODULATIONS:
+            value = getattr(self, name)
+            require(self.kind == "lif" or value == 0, name, value, "0, or a neuron of kind lif")
+
+    @property
+    def modulations(self) -> tuple[str, ...]:
+        """What besides weights sets the gain of each neuron."""
+        return tuple(name for name in MODULATIONS if getattr(self, name) > 0)
 
     @property
     def memoryless(self) -> bool:
@@ -78,12 +103,23 @@ class NeuronsConfig:
     """
 
     mixer_input: NeuronConfig = field(default_factory=NeuronConfig)  # before q, k, v
-    mixer_output: NeuronConfig = field(default_factory=NeuronConfig)  # before o
+    # before o; in a recurrent_lif layer also before the recurrent product
+    mixer_output: NeuronConfig = field(default_factory=NeuronConfig)
     mlp_input: NeuronConfig = field(default_factory=NeuronConfig)  # before up (and gate)
     mlp_hidden: NeuronConfig = field(  # before down
         default_factory=lambda: NeuronConfig(signed=False, fire_level=1)
     )
     head: NeuronConfig = field(default_factory=NeuronConfig)  # before the vocabulary
+    # between embedding and encoder product, where model.embedding_size is given
+    encoder: NeuronConfig = field(
+        default_factory=lambda: NeuronConfig(kind="lif", surrogate="sigmoid")
+    )
+
+    def without_spikes(self) -> NeuronsConfig:
+        """Wires; before o they know leak, threshold and slope, which a dense recurrent unit has."""
+        unit = self.mixer_output
+        named = {name: getattr(unit, name) for name in ("beta", "v_threshold", "surrogate")}
+        return replace(WIRES, mixer_output=NeuronConfig(kind="none", **named))
 
 
 WIRES = NeuronsConfig(*(NeuronConfig(kind="none") for _ in fields(NeuronsConfig)))
@@ -117,6 +153,9 @@ class LayerConfig:
     rope_theta: float | None = None  # attention: base of the rotary angles; null takes the model's
     # sdsa and sdsa_hadamard: per head; per head and token; nothing is forgotten (the seed's form)
     decay: Literal["learned", "gated", "none"] = "learned"
+    # what the mixer adds to the residual stream is multiplied by: nothing; one learned number per
+    # channel; a spike-fed product of what the mixer reads
+    gate: Literal["none", "channel", "product"] = "none"
     mixer_rate: RateCodeConfig | None = None  # a rate code behind the mixer's output product
     mlp_rate: RateCodeConfig | None = None  # the same behind the MLP's
     key_stride: int = 1  # attention: a token reads every n-th token of its document, and itself
@@ -167,9 +206,8 @@ class LayerConfig:
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """Which of `EXTRAS` it uses."""
-        plain = {f.name: f.default for f in fields(self)}
-        return tuple(name for name in EXTRAS if getattr(self, name) != plain[name])
+        """Which of `LAYER_EXTRAS` it uses."""
+        return _changed(self, LAYER_EXTRAS)
 
     def without_spikes(self) -> LayerConfig:
         """The same layer without neurons: a spiking MLP, left linear, gets squared ReLU."""
@@ -197,7 +235,9 @@ class ModelConfig:
     neurons: NeuronsConfig = field(default_factory=NeuronsConfig)
     num_steps: int = 1  # T > 1 is the step clock: T steps per token on a static input
     rope_theta: float = 10000.0
-    output_norm: bool = True  # RMSNorm between the mixer and its output product
+    embedding_size: int | None = None  # null: the embedding is the residual stream; else an encoder
+    norm: Literal["rms", "layer", "none"] = "rms"  # before neurons that read the residual stream
+    output_norm: bool = True  # the same between the mixer and its output neuron
     qk_norm: bool = True
     bidirectional: bool = False  # mixers look both ways: for tagging, not for language models
     rms_norm_eps: float = 1e-6
@@ -222,6 +262,7 @@ class ModelConfig:
             kv >= 1 and heads % kv == 0, "num_key_value_heads", kv, f"a divisor of heads ({heads})"
         )
         require(len(self.layers) >= 1, "layers", "[]", "at least one entry")
+        require_each(self, "embedding_size", lambda v: v >= 1, "null or at least 1")
         require_each(self, "rms_norm_eps", lambda v: v > 0, "a small positive number")
         require_each(self, "rope_theta", lambda v: v > 0, "a positive base")
         require_each(
@@ -240,12 +281,44 @@ class ModelConfig:
                 self.num_steps,
                 f"1: layers[{i}].{min(token_clock, default='')} has a clock of its own",
             )
+            if layer.mixer == "recurrent_lif":
+                self._check_recurrent(f"layers[{i}].mixer=recurrent_lif", layer)
+
+    def _check_recurrent(self, mixer: str, layer: LayerConfig) -> None:
+        """A recurrent_lif layer has a say in what its neuron and the clock may be."""
+        neuron, role = self.neurons_of(layer).mixer_output, "neurons.mixer_output"
+        require(
+            neuron.kind in ("lif", "none"), f"{role}.kind", neuron.kind, f"lif or none with {mixer}"
+        )
+        require(neuron.reset == "soft", f"{role}.reset", neuron.reset, f"soft with {mixer}")
+        clip = neuron.clip_membrane
+        require(clip is None, f"{role}.clip_membrane", clip, f"null with {mixer}")
+        steps = self.num_steps
+        require(steps == 1, "num_steps", steps, f"1 (the token clock) with {mixer}")
+        require(not self.bidirectional, "bidirectional", True, f"false with {mixer}")
 
     def _take_neurons_out(self) -> None:
         """Here, and not where neurons are made: whoever reads the config sees what is built."""
         layers = tuple(layer.without_spikes() for layer in self.layers)
-        for name, value in {"neurons": WIRES, "layers": layers, "num_steps": 1}.items():
+        neurons = self.neurons.without_spikes()
+        for name, value in {"neurons": neurons, "layers": layers, "num_steps": 1}.items():
             object.__setattr__(self, name, value)  # frozen, but not yet made
+
+    def extras(self) -> dict[str, str]:
+        """Which of `EXTRAS` the model, its layers and its neurons use, by `field=value`."""
+        found: list[tuple[str, Any, str]] = [
+            ("", self, name) for name in _changed(self, MODEL_EXTRAS)
+        ]
+        for i, layer in enumerate(self.layers):
+            found += [(f"layers[{i}].", layer, name) for name in layer.extras]
+        for role, neuron in vars(self.neurons).items():
+            found += [(f"neurons.{role}.", neuron, name) for name in neuron.modulations]
+        return {f"{at}{name}{brief(getattr(owner, name))}": name for at, owner, name in found}
+
+    @property
+    def encoder_size(self) -> int:
+        """Width of the embedding."""
+        return self.hidden_size if self.embedding_size is None else self.embedding_size
 
     @property
     def key_value_heads(self) -> int:
@@ -258,13 +331,19 @@ class ModelConfig:
 
     def neurons_of(self, layer: LayerConfig) -> NeuronsConfig:
         """The neurons of one layer."""
-        return self.neurons if layer.spiking else WIRES
+        return self.neurons if layer.spiking else self.neurons.without_spikes()
 
     @property
     def layer_list(self) -> tuple[LayerConfig, ...]:
         """One `LayerConfig` per layer: the pattern, unrolled."""
         pattern = self.layers
         return tuple(pattern[i % len(pattern)] for i in range(self.num_hidden_layers))
+
+
+def _changed(config: LayerConfig | ModelConfig, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of the fields named are not at their default."""
+    plain = {f.name: f.default for f in fields(config)}
+    return tuple(name for name in names if getattr(config, name) != plain[name])
 
 
 def require_causal(model: ModelConfig) -> None:

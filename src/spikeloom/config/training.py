@@ -65,8 +65,9 @@ class TrainingConfig:
     min_learning_rate: float = 0.05  # share of the peak that the schedule ends at
     warmup: float = 0.05  # share of the budget
     clip: float = 1.0
-    target_active_share: float | None = None  # null: no firing-rate loss
-    rate_weight: float = 2.0
+    target_active_share: float | None = None  # null: no loss on weights touched
+    target_firing_rate: float | None = None  # null: no loss on the channel rate of every neuron
+    rate_weight: float = 2.0  # nats per unit above the share, and per unit off the rate
     dead_zone_warmup: float = 0.0  # share of the budget over which fire levels rise from 1
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where it is fast
     compile: bool = False
@@ -78,11 +79,15 @@ class TrainingConfig:
     log_every: int = 10
     sample_every: int = 250  # steps between printed samples; 0 for none
     num_workers: int = 0
+    # a phase of a curriculum ends early when, over so many steps, the smoothed loss has fallen by
+    # less than this share of itself
+    converged_over: int = 100
+    converged: float = 0.01
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         counts = "batch_size gradient_accumulation checkpoint_every keep log_every restarts "
-        counts += "halves_every"
+        counts += "halves_every converged_over"
         budget = "max_steps max_tokens max_minutes"
         require_each(self, f"{counts} eval_tokens", lambda v: v >= 1, "at least 1")
         require_each(
@@ -109,6 +114,8 @@ class TrainingConfig:
             self, "betas", lambda v: all(0 <= beta < 1 for beta in v), "two decays in [0, 1)"
         )
         require_each(self, "target_active_share", lambda v: 0 < v <= 1, "null or within (0, 1]")
+        require_each(self, "target_firing_rate", lambda v: 0 < v < 1, "null or within (0, 1)")
+        require_each(self, "converged", lambda v: 0 <= v < 1, "a share of the loss in [0, 1)")
         for i, name in enumerate(self.metadata):
             one_of(f"metadata[{i}]", name, METADATA_FIELDS)
         for i, tracker in enumerate(self.report_to):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from spikeloom.model.recurrent import RecurrentLIF, packed, unpacked
 from spikeloom.neurons import LIF, Neuron
 
 
@@ -76,7 +77,7 @@ class Alignment:
         self.ties += int(((distance > 0) & ~beyond).sum())
         within = distance.masked_fill(beyond, 0.0)
         self.largest_tie = max(self.largest_tie, float(within.max()))
-        return neuron.step * wanted, membrane if neuron.remembers else None, rate
+        return neuron.step * wanted, _kept(neuron, membrane, wanted[:, -1]), rate
 
 
 def replay(
@@ -93,21 +94,24 @@ def replay(
         the membrane after the last step; and, per payload (in order of steps), how far the membrane
         stood from a voltage at which the neuron itself would decide so: 0 where it does.
     """
-    current, given = (_steps(neuron, t) for t in (x + neuron.bias, wanted))
-    v = torch.zeros_like(current[0]) if state is None else state
+    current, given = (_steps(neuron, t) for t in (neuron.current(x), wanted))
+    v = sent = torch.zeros_like(current[0])
+    if state is not None:
+        v, sent = unpacked(state) if isinstance(neuron, RecurrentLIF) else (state, sent)
     clip = neuron.config.clip_membrane
     beta = neuron.beta if neuron.remembers or neuron.num_steps > 1 else 0.0
     distances = []
     for t in range(len(current)):
-        kept = beta * v
         if neuron.remembers and starts is not None:
-            kept = torch.where(starts[:, t, None], torch.zeros_like(kept), kept)
-        v = kept + current[t]
+            v, sent = (torch.where(starts[:, t, None], torch.zeros_like(v), k) for k in (v, sent))
+        v = beta * v + current[t]
+        if isinstance(neuron, RecurrentLIF):
+            v = v + neuron.heard(sent)
         v = v if clip is None else v.clamp(-clip, clip)
         own = neuron.payloads(neuron.scan(v[None], None, None)[0][0])
         agrees = own == given[t]
         distances.append(torch.where(agrees, 0.0, distance_to(neuron, v, given[t])))
-        v = _after(neuron, v, given[t])
+        v, sent = _after(neuron, v, given[t]), given[t]
     return v, torch.stack(distances)
 
 
@@ -130,6 +134,13 @@ def distance_to(neuron: Neuron, v: Tensor, payloads: Tensor) -> Tensor:
         high = torch.where(size > 0, torch.where(size >= c.levels, torch.inf, size + 0.5), quiet)
     outside = torch.maximum(low - u, u - high)
     return outside.clamp(min=torch.finfo(u.dtype).tiny)
+
+
+def _kept(neuron: Neuron, membrane: Tensor, sent: Tensor) -> Tensor | None:
+    """The state of a neuron after its last step."""
+    if isinstance(neuron, RecurrentLIF):
+        return packed(membrane, sent)
+    return membrane if neuron.remembers else None
 
 
 def _steps(neuron: Neuron, x: Tensor) -> Tensor:

@@ -72,7 +72,9 @@ def _check_weights(path: Path, config: ModelConfig, head: Any) -> None:
     found = read_shapes(path)
     with torch.device("meta"):
         model = head(_with_classes(SpikeloomConfig.from_architecture(config), path))
-    wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}  # ties: once
+    names = {id(tensor): name for name, tensor in model.named_parameters()}  # ties: once
+    saved = model.state_dict(keep_vars=True)
+    wanted = {names.get(id(t), name): tuple(t.shape) for name, t in saved.items()}
     missing = sorted(wanted.keys() - found.keys())
     if missing:
         raise CheckpointError(f"{path}: {len(missing)} weights are missing, as {missing[0]}")

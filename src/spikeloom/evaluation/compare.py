@@ -100,8 +100,8 @@ def about(model: SpikeloomForCausalLM) -> Row:
 
 def kind(config: ModelConfig) -> str:
     """`dense` without any neuron, `quantised` if every level is always sent, else `spiking`."""
-    neurons = vars(config.neurons).values()
-    if all(neuron.kind == "none" for neuron in neurons):
+    used = [role for role in vars(config.neurons) if role != "encoder" or config.embedding_size]
+    if all(getattr(config.neurons, role).kind == "none" for role in used):
         return "dense"
     return "quantised" if quantised_twin(config) == config else "spiking"
 

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from spikeloom.metrics import Recorder
 from spikeloom.model import DecoderState, SpikeLinear, SpikeloomForCausalLM, products
+from spikeloom.model.recurrent import RecurrentLIF
 from spikeloom.neurons import Neuron
 from spikeloom.ops.unroll import Form, slots
 
@@ -44,7 +45,8 @@ class Unrolled:
 
     The product of a slot in {-1, 0, 1} with the folded weights `W theta` is accumulates only. The
     original result of the layer is thrown away, and so is its input: slots are made of the
-    payloads that the neuron in front sent.
+    payloads that the neuron in front sent. A recurrent product runs inside its neuron; its spikes
+    are 0 or 1, so that they are their own slots, which is checked.
 
     Args:
         model: its `SpikeLinear`s are hooked.
@@ -79,7 +81,12 @@ class Unrolled:
         self._sent.clear()
 
     def _note(self, neuron: Neuron, args: tuple, output: tuple) -> None:
-        self._sent[neuron] = neuron.payloads(output[0])
+        self._sent[neuron] = payloads = neuron.payloads(output[0])
+        if isinstance(neuron, RecurrentLIF):
+            self.impure += int(
+                (output[0] != payloads).sum() + (payloads * (1 - payloads) != 0).sum()
+            )
+            self.events += int(payloads.count_nonzero())
 
     def _product(self, linear: SpikeLinear, args: tuple, output: Tensor) -> Tensor:
         neuron = linear.neuron

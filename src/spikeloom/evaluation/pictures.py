@@ -22,6 +22,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
 )  # fmt: skip
 _COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 _ROLE_COLOURS = {
+    "encoder": RED,
     "mixer_input": BLUE,
     "mixer_output": SKY,
     "mlp_input": GREEN,

@@ -137,8 +137,8 @@ def check_supported(config: ModelConfig) -> None:
     for i, layer in enumerate(config.layer_list):
         _refuse_unknown(f"layers[{i}].mixer", layer.mixer, MIXERS)
         _refuse_unknown(f"layers[{i}].mlp", layer.mlp, MLPS)
-        for name in layer.extras:
-            raise ConfigError(f"layers[{i}].{name}: the event-driven engine does not have it")
+    for place in config.extras():
+        raise ConfigError(f"{place}: the event-driven engine does not have it")
     for role, neuron in vars(config.neurons).items():
         _refuse_unknown(f"neurons.{role}.kind", neuron.kind, NEURONS)
 

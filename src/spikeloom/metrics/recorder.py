@@ -22,6 +22,8 @@ from torch.utils.hooks import RemovableHandle
 from spikeloom.neurons import Neuron
 
 _ROLES = {
+    "encoder.neuron": "encoder",
+    "readout.neuron": "head",
     "blocks.0.input_neuron": "mixer_input",
     "blocks.0.output_neuron": "mixer_output",
     "blocks.1.input_neuron": "mlp_input",

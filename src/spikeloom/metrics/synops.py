@@ -205,6 +205,7 @@ def _mixer_macs(
             total += 2 * heads * width * keys
         elif layer.mixer == "sdsa":  # decay the state, add k v^T, read it
             total += 3 * heads * width * width
-        else:  # sdsa_hadamard: the same, of a vector
+        elif layer.mixer == "sdsa_hadamard":  # the same, of a vector
             total += 3 * heads * width
+        # recurrent_lif: nothing but weight products and the neuron itself
     return total

@@ -5,8 +5,10 @@
                 x = x + down(neuron(activate(up(neuron(norm(x))))))
     logits = head(neuron(norm(x)))
 
-A layer may put a rate code behind o and down (`spikeloom.model.rate_code`). The residual stream x
-is continuous; every weight product reads what a neuron emits.
+A layer may put a rate code behind o and down (`model.rate_code`) and gate what its mixer adds
+(`model.recurrent`); a model with an encoder has it before the first layer, and a readout before the
+head (`model.embedding`). The residual stream x is continuous; every weight product reads what a
+neuron emits.
 """
 
 from __future__ import annotations
@@ -16,30 +18,32 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spikeloom.config import LayerConfig, ModelConfig
+from spikeloom.model.embedding import Encoder, Readout
 from spikeloom.model.mixers import MIXERS
 from spikeloom.model.mlps import MLPS
-from spikeloom.model.norm import RMSNorm
+from spikeloom.model.norm import make_norm
 from spikeloom.model.prediction import Prediction
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.rate_code import make_rate_code
+from spikeloom.model.recurrent import Gate, make_output_neuron
 from spikeloom.model.state import DecoderState, LayerState, TokenView, view_tokens
-from spikeloom.neurons import make_neuron
+from spikeloom.neurons import Environment, Modulation, make_neuron
 
 
 class MixerBlock(nn.Module):
-    """norm, neuron, mixer, norm, neuron, output product; a rate code, if the layer has one."""
+    """norm, neuron, mixer, norm, neuron, output product; rate code and gate, if there are any."""
 
     def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
         size, T, neurons = config.hidden_size, config.num_steps, config.neurons_of(layer)
-        self.norm = RMSNorm(size, eps=config.rms_norm_eps)
+        self.norm = make_norm(config)
         self.input_neuron = make_neuron(neurons.mixer_input, size, T)
         self.mixer = MIXERS[layer.mixer](config, layer, self.input_neuron)
-        normed = config.output_norm
-        self.output_norm = RMSNorm(size, eps=config.rms_norm_eps) if normed else nn.Identity()
-        self.output_neuron = make_neuron(neurons.mixer_output, size, T)
+        self.output_norm = make_norm(config) if config.output_norm else nn.Identity()
+        self.output_neuron = make_output_neuron(config, layer)
         self.o_proj = SpikeLinear(self.output_neuron, size, into_residual=True)
         self.rate_code = make_rate_code(layer.mixer_rate, size)
+        self.gate = None if layer.gate == "none" else Gate(layer, self.input_neuron, size)
 
     def forward(
         self, x: Tensor, view: TokenView, state: LayerState | None
@@ -51,6 +55,7 @@ class MixerBlock(nn.Module):
             mixed, membranes.get("output"), view.starts, self.output_norm
         )
         out, rates = self.rate_code(self.o_proj(z))
+        out = out if self.gate is None else self.gate(y) * out
         rates = [rate_in, *rates_within, rate_out, *rates]
         return out, _with(new_state, input=v_in, output=v_out), rates
 
@@ -61,7 +66,7 @@ class MLPBlock(nn.Module):
     def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
         neurons = config.neurons_of(layer)
-        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = make_norm(config)
         self.prediction = Prediction(config.hidden_size) if layer.predictive else None
         self.input_neuron = make_neuron(neurons.mlp_input, config.hidden_size, config.num_steps)
         self.mlp = MLPS[layer.mlp](config, self.input_neuron, neurons.mlp_hidden)
@@ -118,19 +123,33 @@ class Decoder(nn.Module):
         config: the architecture.
 
     Call:
-        input_ids `[B, L]` (or inputs_embeds `[B, L, D]`), optional position_ids, attention_mask and
-        a `DecoderState` that is advanced in place. Returns what the head neuron emits `[B, L, D]`
+        input_ids `[B, L]` (or inputs_embeds `[B, L, E]`), optional position_ids, attention_mask and
+        a `DecoderState` that is advanced in place. Returns what the head neuron emits `[B, L, E]`
         (so that logits are the head's plain product of it) and the channel rate of every neuron in
-        order of computation `[N]`.
+        order of computation `[N]`. E is the width of the embedding: D, unless there is an encoder.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.encoder_size)
+        encoded = config.embedding_size is not None
+        self.encoder = Encoder(config) if encoded else None
         self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in config.layer_list)
-        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.head_neuron = make_neuron(config.neurons.head, config.hidden_size, config.num_steps)
+        self.norm = make_norm(config)
+        self.readout = Readout(config) if encoded else None
+        self.head_neuron = make_neuron(config.neurons.head, config.encoder_size, config.num_steps)
+        self.environment = self._shared_environment()
+
+    def _shared_environment(self) -> Environment | None:
+        """The one environment of all neurons that feel stress; None if none does."""
+        feel = [m for m in self.modules() if isinstance(m, Modulation) and m.config.stress_gain]
+        if not feel:
+            return None
+        environment = Environment()
+        for modulation in feel:
+            modulation.live_in(environment)
+        return environment
 
     def forward(
         self,
@@ -151,10 +170,10 @@ class Decoder(nn.Module):
     def run(
         self, x: Tensor, tokens: TokenView, states: list[LayerState] | None
     ) -> tuple[Tensor, list[LayerState], Tensor]:
-        """Embedded tokens `[B, L, D]` through all layers, given where they stand.
+        """Embedded tokens `[B, L, E]` through all layers, given where they stand.
 
-        Returns what the head neuron emits, the new states of the layers and of the head, and the
-        channel rates.
+        Returns what the head neuron emits, the new states of the layers and of what stands outside
+        them, and the channel rates.
         """
         T = self.config.num_steps
         view = tokens.repeat(T)
@@ -162,17 +181,26 @@ class Decoder(nn.Module):
         before: list[LayerState | None] = [None] * (len(self.layers) + 1)
         if states is not None:
             before = [*states]
+        ends = before[-1] or {}
+        kept: dict[str, Tensor | None] = {}
         rates: list[Tensor] = []
+        if self.encoder is not None:
+            x, kept["encoder"], rate = self.encoder(x, ends.get("encoder"), view.starts)
+            rates.append(rate[None])
         after: list[LayerState] = []
         for layer, state in zip(self.layers, before, strict=False):
             x, new_state, layer_rates = layer(x, view, state)
             rates.append(layer_rates)
             after.append(new_state)
-        head = before[-1] or {}
-        y, membrane, rate = self.head_neuron(x, head.get("head"), view.starts, self.norm)
+        norm: nn.Module | None = self.norm
+        if self.readout is not None:
+            x, kept["readout"], rate = self.readout(x, ends.get("readout"), view.starts, norm)
+            rates.append(rate[None])
+            norm = None
+        y, kept["head"], rate = self.head_neuron(x, ends.get("head"), view.starts, norm)
         if T > 1:
             y = y.unflatten(0, (-1, T)).mean(1)  # rate code: the head reads the mean of its steps
-        return y, [*after, _with({}, head=membrane)], torch.cat([*rates, rate[None]])
+        return y, [*after, _with({}, **kept)], torch.cat([*rates, rate[None]])
 
 
 def _with(state: LayerState, **membranes: Tensor | None) -> LayerState:

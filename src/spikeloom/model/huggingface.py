@@ -30,13 +30,19 @@ from spikeloom.config import ModelConfig, expand_neurons, require_causal
 from spikeloom.errors import ConfigError, did_you_mean
 from spikeloom.model.decoder import Decoder
 from spikeloom.model.mixers import SpikeDrivenAttention
-from spikeloom.model.norm import RMSNorm
+from spikeloom.model.norm import LayerNorm, RMSNorm
 from spikeloom.model.prediction import Prediction
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.rate_code import RateCode
+from spikeloom.model.recurrent import Gate, RecurrentUnit
 from spikeloom.model.state import DecoderState
-from spikeloom.neurons import Neuron
+from spikeloom.neurons import Environment, Modulation, Neuron
 from spikeloom.strict import build, to_dict
+
+_SELF_MADE = (
+    Neuron, Modulation, Environment, SpikeDrivenAttention, RecurrentUnit, Gate, RateCode, Prediction
+)  # fmt: skip
+"""Modules that know their own initial values."""
 
 _FIELDS = tuple(f.name for f in dataclasses.fields(ModelConfig))
 
@@ -121,9 +127,9 @@ class SpikeloomPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, 0.0, 1.0 / math.sqrt(module.embedding_dim))
-        elif isinstance(module, RMSNorm):
+        elif isinstance(module, RMSNorm | LayerNorm):
             init.ones_(module.weight)
-        elif isinstance(module, Neuron | SpikeDrivenAttention | RateCode | Prediction):
+        elif isinstance(module, _SELF_MADE):
             module.reset_parameters()
 
 

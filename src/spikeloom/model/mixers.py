@@ -2,9 +2,9 @@
 
 A mixer takes what the input neuron emits, `y` `[B, L, D]`, and returns the mixed values
 `[B, L, D]` (before the output neuron), its new state, and the rates of neurons of its own.
-`attention` is softmax attention over a
-cache of keys and values; `sdsa` reads a state matrix of constant size, `sdsa_hadamard` a state
-vector.
+`attention` is softmax attention over a cache of keys and values; `sdsa` reads a state matrix of
+constant size, `sdsa_hadamard` a state vector. `recurrent_lif` leaves the mixing to the output
+neuron (`model.recurrent`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from spikeloom.config import LayerConfig, ModelConfig
 from spikeloom.model.norm import RMSNorm
 from spikeloom.model.products import SpikeLinear
+from spikeloom.model.recurrent import InputCurrent
 from spikeloom.model.salience import Salience
 from spikeloom.model.state import LayerState, TokenView
 from spikeloom.neurons import Neuron, Wire
@@ -168,6 +169,7 @@ MIXERS = {
     "attention": SoftmaxAttention,
     "sdsa": SpikeDrivenAttention,
     "sdsa_hadamard": HadamardAttention,
+    "recurrent_lif": InputCurrent,
 }
 
 

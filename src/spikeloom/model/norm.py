@@ -1,9 +1,11 @@
-"""RMSNorm that is taken in the precision of its gain, also inside mixed precision."""
+"""Norms that are taken in the precision of their gain, also inside mixed precision."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from spikeloom.config import ModelConfig
 
 
 class RMSNorm(nn.RMSNorm):
@@ -11,3 +13,24 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
+
+
+class LayerNorm(nn.LayerNorm):
+    """`gain * (x - mean) / sqrt(variance + eps)` over the last axis (Ba et al. 2016).
+
+    Without an offset: the neuron behind it has one.
+    """
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__(size, eps=eps, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
+
+
+def make_norm(config: ModelConfig) -> nn.Module:
+    """What `config.norm` asks for, over the residual stream."""
+    if config.norm == "none":
+        return nn.Identity()
+    norm = RMSNorm if config.norm == "rms" else LayerNorm
+    return norm(config.hidden_size, eps=config.rms_norm_eps)

@@ -13,6 +13,9 @@ AnyConfig = TypeVar("AnyConfig")
 def dense_twin(config: AnyConfig, mixer: str | None = "attention") -> AnyConfig:
     """The same sizes without neurons: dense softmax attention and squared ReLU.
 
+    A recurrent_lif layer stays the recurrence it is, with a smooth unit in place of the spike
+    (`spikeloom.ops.lif.recurrent.recurrent_unit`): attention has other weights and other memory.
+
     Args:
         config: a `ModelConfig` or `SpikeloomConfig`.
         mixer: what replaces every mixer; full softmax attention is the strictest comparison, None
@@ -27,10 +30,18 @@ def quantised_twin(config: AnyConfig) -> AnyConfig:
     """The same payload bits without spiking: every level is sent, nothing is remembered.
 
     A graded neuron without dead zone and leak is a uniform quantiser with learned step (LSQ, Esser
-    et al. 2020); its gradient passes wherever the quantiser does not clip.
+    et al. 2020); its gradient passes wherever the quantiser does not clip. The neuron of a
+    recurrent_lif layer keeps its spikes and loses its membrane: a binary recurrent unit.
     """
     model = _architecture(config)
     quantisers = {f.name: _quantiser(getattr(model.neurons, f.name)) for f in fields(NeuronsConfig)}
+    if model.embedding_size is None:  # there is no encoder
+        quantisers["encoder"] = model.neurons.encoder
+    if any(layer.mixer == "recurrent_lif" for layer in model.layers):
+        ours = model.neurons.mixer_output
+        quantisers["mixer_output"] = NeuronConfig(
+            kind="lif", v_threshold=ours.v_threshold, surrogate=ours.surrogate
+        )
     layers = tuple(
         replace(layer, mlp="relu2") if layer.mlp == "spiking" else layer for layer in model.layers
     )
@@ -49,9 +60,9 @@ def _quantiser(neuron: NeuronConfig) -> NeuronConfig:
 
 
 def _dense_layer(layer: LayerConfig, mixer: str | None) -> LayerConfig:
-    if mixer is None:
+    if mixer is None or layer.mixer == "recurrent_lif":
         return layer
-    return LayerConfig(mixer=mixer, mlp=layer.mlp, rope_theta=layer.rope_theta)
+    return LayerConfig(mixer=mixer, mlp=layer.mlp, rope_theta=layer.rope_theta, gate=layer.gate)
 
 
 def _architecture(config: AnyConfig) -> ModelConfig:

@@ -13,6 +13,7 @@ there is none), because one program on a GPU does both. `neuron.step` is the pay
 
 from spikeloom.neurons.graded import GradedLIF
 from spikeloom.neurons.lif import LIF
+from spikeloom.neurons.modulation import Environment, Modulation
 from spikeloom.neurons.neuron import Neuron, Wire, make_neuron
 
-__all__ = ["LIF", "GradedLIF", "Neuron", "Wire", "make_neuron"]
+__all__ = ["LIF", "Environment", "GradedLIF", "Modulation", "Neuron", "Wire", "make_neuron"]

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from spikeloom.config import NeuronConfig
+from spikeloom.neurons.modulation import Modulation
 from spikeloom.neurons.neuron import Neuron
 from spikeloom.ops.lif import dispatch
 
 
 class LIF(Neuron):
-    """Binary spikes of unit size (`spikeloom.ops.lif.naive.lif`)."""
+    """Binary spikes of unit size (`spikeloom.ops.lif.naive.lif`).
+
+    Attributes:
+        modulation: what sets each neuron's gain, or None.
+    """
+
+    def __init__(self, config: NeuronConfig, size: int, num_steps: int = 1) -> None:
+        super().__init__(config, size, num_steps)
+        self.modulation = Modulation(config, size) if config.modulations else None
 
     @property
     def step(self) -> Tensor:
         return torch.ones_like(self.bias)
+
+    def current(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        current = super().current(x, norm)
+        return current if self.modulation is None else current * self.modulation.gain
 
     def scan(
         self, x: Tensor, state: Tensor | None, starts: Tensor | None
@@ -30,4 +44,10 @@ class LIF(Neuron):
             starts=starts,
             keep_state=self.remembers,
         )
+        self.note(s)
         return s, state, s.float().mean()
+
+    def note(self, spikes: Tensor) -> None:
+        """Let homeostasis see the spikes of a training forward."""
+        if self.training and self.modulation is not None:
+            self.modulation.note(spikes)

@@ -89,7 +89,7 @@ class Neuron(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         if self.num_steps == 1 and not self.remembers:
             return self.fire(x, norm)
-        x = (x if norm is None else norm(x)) + self.bias
+        x = self.current(x, norm)
         if self.num_steps > 1:
             steps = x.unflatten(0, (-1, self.num_steps)).transpose(0, 1)  # [T, B, L, D]
             emission, _, rate = self.scan(steps, None, None)
@@ -98,10 +98,13 @@ class Neuron(nn.Module):
         emission, state, rate = self.scan(x.transpose(0, 1), state, first)
         return emission.transpose(0, 1), state, rate
 
+    def current(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """What flows into the membrane."""
+        return (x if norm is None else norm(x)) + self.bias
+
     def fire(self, x: Tensor, norm: nn.Module | None) -> tuple[Tensor, None, Tensor]:
         """One step without memory, norm and bias included."""
-        x = (x if norm is None else norm(x)) + self.bias
-        emission, _, rate = self.scan(x[None], None, None)
+        emission, _, rate = self.scan(self.current(x, norm)[None], None, None)
         return emission[0], None, rate
 
     def scan(
@@ -131,7 +134,7 @@ class Wire(nn.Module):
         state: Tensor | None = None,
         starts: Tensor | None = None,
         norm: nn.Module | None = None,
-    ) -> tuple[Tensor, None, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         return x if norm is None else norm(x), None, torch.ones((), device=x.device)
 
 

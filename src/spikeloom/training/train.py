@@ -24,12 +24,13 @@ from spikeloom import tokenizers
 from spikeloom.checkpoint import step_of
 from spikeloom.config import RunConfig, TrainingConfig
 from spikeloom.data.conversations import spoken
-from spikeloom.data.packing import is_prepared
+from spikeloom.data.packing import Part, is_prepared
 from spikeloom.data.sources import documents
 from spikeloom.errors import ConfigError, TrainingError
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
 from spikeloom.strict import to_dict
 from spikeloom.training.budget import Budget
+from spikeloom.training.curriculum import all_data, make_curriculum
 from spikeloom.training.display import Display, Sampler
 from spikeloom.training.memory import keep_freed_memory
 from spikeloom.training.rows import HeldOut, Rows, make_rows, metadata_of, tokens_per_byte
@@ -53,9 +54,10 @@ class Result:
 
 def train(
     run: RunConfig,
-    data: str,
+    data: str | None,
     out: str | Path,
     *,
+    curriculum: str | None = None,
     eval_data: str | None = None,
     tokenizer: str | None = None,
     start: str | Path | None = None,
@@ -68,6 +70,7 @@ def train(
         run: model, tokenizer and training config.
         data: SOURCE of the training text, or a directory that `spikeloom data prepare` made.
         out: checkpoint directory to write.
+        curriculum: directory of `spikeloom data curriculum`, in place of data.
         eval_data: SOURCE of held-out text; None sets 5% of the documents aside.
         tokenizer: directory of a tokenizer to use instead of the prepared data's, or a new one.
         start: checkpoint whose weights and tokenizer are taken over (`spikeloom.training.start`).
@@ -77,6 +80,9 @@ def train(
     Raises:
         SpikeloomError: a bad config, source or directory; NaN loss; memory or disk used up.
     """
+    if (data is None) == (curriculum is None):
+        raise ConfigError("give --data or --curriculum, one of them")
+    texts = all_data(curriculum) if data is None else data  # type: ignore[arg-type]
     out = Path(out)
     context = run.training.longest_context or run.model.max_position_embeddings
     run = replace(run, training=replace(run.training, context=context))
@@ -90,13 +96,14 @@ def train(
         whence = None
         if start is not None and checkpoint is None:
             whence = require_language_model(start, run, tokenizer)
-        words = make_tokenizer(run, data, out, tokenizer or whence)
+        words = make_tokenizer(run, texts, out, tokenizer or whence)
         run = fit_to_tokenizer(run, words)
-        train_rows, eval_rows = make_rows(run.training, data, eval_data, words)
+        train_rows, eval_rows = make_rows(run.training, texts, eval_data, words)
         if is_main():
             named = metadata_of(train_rows, run.training)
             told = {"data": data, "eval_data": eval_data, "metadata": named}
             told |= {} if start is None else {"from": str(start)}
+            told |= {} if curriculum is None else {"curriculum": curriculum}
             record(out, words, {**to_dict(run), **told})
     with _memory_advice(run.training):
         model = make_model(run)
@@ -106,6 +113,10 @@ def train(
         trainer = make_trainer(
             run.training, arguments, budget, display, model, words, train_rows, eval_rows
         )
+        if curriculum is not None:
+            part: Part = "all" if eval_data else "train"
+            phases = make_curriculum(curriculum, run.training, budget, words, part)
+            phases.take_over(trainer, checkpoint)
     return carry_out(trainer, checkpoint, out, tokens_per_step)
 
 

@@ -1,7 +1,13 @@
 """Hugging Face's Trainer with what spiking models need: sparsity pressure and safe checkpoints.
 
 `FiringRateMixin` works with any Trainer (TRL's too): it reads the firing rates from the model's
-output and adds `rate_weight * max(0, active_share - target)` to the loss.
+output and adds to the loss, where a target is given,
+
+    rate_weight * max(0, active_share - target_active_share)
+    rate_weight * mean over channels of |channel rate of their neuron - target_firing_rate|
+
+The first presses on weights touched and knows no lower bound; the second holds every layer near a
+rate, also one that falls silent.
 """
 
 from __future__ import annotations
@@ -25,9 +31,11 @@ from spikeloom.checkpoint import is_whole, steps
 from spikeloom.config import TrainingConfig
 from spikeloom.data.conditioning import PLAIN
 from spikeloom.errors import TrainingError
-from spikeloom.model import active_share, fed_weights
+from spikeloom.model import active_share, fed_weights, neurons
 from spikeloom.training.budget import Budget, learning_rate_factor
+from spikeloom.training.curriculum import Curriculum
 from spikeloom.training.dead_zone import DeadZoneWarmup, allow_recompilation
+from spikeloom.training.environment import Adaptation
 from spikeloom.training.halves import Halves
 from spikeloom.training.optimizers import make_optimizer
 from spikeloom.training.phases import cut_rows, phase_at
@@ -46,10 +54,14 @@ class FiringRateMixin(AnyTrainer):
 
     Attributes:
         target_active_share: the share above which firing costs; None for no such loss.
-        rate_weight: loss in nats per unit of active share above the target.
+        target_firing_rate: the channel rate that every neuron is held to; None for no such loss.
+        rate_weight: loss in nats per unit of active share above its target, or of rate off it.
+        last_loss: cross-entropy of the last training batch, a scalar tensor without gradient.
     """
 
     target_active_share: float | None = None
+    target_firing_rate: float | None = None
+    last_loss: Tensor
     rate_weight: float = 2.0
 
     def compute_loss(
@@ -63,13 +75,26 @@ class FiringRateMixin(AnyTrainer):
         if not hasattr(self, "_fed"):
             assert self.model is not None
             self._fed = fed_weights(self.model).to(loss.device)
+            self._channels = spiking_channels(self.model).to(loss.device)
             self._metered: list[Tensor] = []
         share = active_share(outputs.firing_rates, self._fed)
         tokens = torch.full_like(share, inputs["input_ids"].numel())
         self._metered.append(torch.stack([loss.detach(), share.detach(), tokens]))
-        if self.target_active_share is not None and model.training and self.presses():
-            loss = loss + self.rate_weight * (share - self.target_active_share).clamp(min=0)
+        if model.training:
+            self.last_loss = loss.detach()
+            if self.presses():
+                loss = loss + self.rate_weight * self._pressure(share, outputs.firing_rates)
         return (loss, outputs) if return_outputs else loss
+
+    def _pressure(self, share: Tensor, rates: Tensor) -> Tensor | float:
+        """How far firing is off the targets."""
+        pressure: Tensor | float = 0.0
+        if self.target_active_share is not None:
+            pressure = (share - self.target_active_share).clamp(min=0)
+        if self.target_firing_rate is not None:
+            off = (rates.float() - self.target_firing_rate).abs()
+            pressure = pressure + (off * self._channels).sum()
+        return pressure
 
     def presses(self) -> bool:
         """Whether the firing-rate loss applies at this moment of the run."""
@@ -86,6 +111,13 @@ class FiringRateMixin(AnyTrainer):
         return float((loss * tokens).sum() / total), float((share * tokens).sum() / total)
 
 
+def spiking_channels(model: nn.Module) -> Tensor:
+    """Share of all spiking channels that each neuron has, `[N]`; 0 for wires."""
+    sizes = [m.size if m.spikes else 0 for m in neurons(model).values()]
+    total = max(sum(sizes), 1)
+    return torch.tensor([size / total for size in sizes])
+
+
 class SpikeTrainer(FiringRateMixin, Trainer):
     """Trainer for `spikeloom train`: budget-driven schedule, honest log, atomic checkpoints.
 
@@ -97,6 +129,7 @@ class SpikeTrainer(FiringRateMixin, Trainer):
 
     Attributes:
         context: tokens per row of the phase under way (`spikeloom.training.phases`).
+        curriculum: where training batches come from, in place of the training rows; or None.
     """
 
     def __init__(
@@ -114,14 +147,17 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         self.budget = budget
         self.context = config.longest_context or 0
         self.target_active_share = config.target_active_share
+        self.target_firing_rate = config.target_firing_rate
         self.rate_weight = config.rate_weight
         assert self.model is not None
         self.dead_zone = DeadZoneWarmup(self.model, budget, config.dead_zone_warmup)
         self.add_callback(self.dead_zone)
+        self.add_callback(Adaptation(self.model, lambda: self.last_loss))
         if config.halves is not None:
             self.add_callback(Halves(self.model, budget, config))
         if config.compile and config.dead_zone_warmup:
             allow_recompilation(self.model)
+        self.curriculum: Curriculum | None = None
         self._tokens_per_byte = {"": tokens_per_byte, "eval_": eval_tokens_per_byte}
 
     def training_step(
@@ -195,6 +231,12 @@ class SpikeTrainer(FiringRateMixin, Trainer):
                 logs["context"] = self.context
             self._check_finite(logs[f"{prefix}loss"])
         super().log(logs, start_time)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in Trainer, unless a curriculum has the say."""
+        if self.curriculum is not None:
+            return self.curriculum.loader()
+        return super().get_train_dataloader()
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """As in Trainer, down to the last row: only training wants batches of one size."""

@@ -21,5 +21,5 @@ def twin_of(run: RunConfig, twin: str | None) -> RunConfig:
         return run
     if twin not in TWINS:
         raise ConfigError(f"--twin {twin}: expected {' or '.join(TWINS)}")
-    training = replace(run.training, target_active_share=None, halves=None)
+    training = replace(run.training, target_active_share=None, target_firing_rate=None, halves=None)
     return replace(run, model=TWINS[twin](run.model), training=training)

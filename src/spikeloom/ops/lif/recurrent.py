@@ -10,15 +10,21 @@ Backward is autograd through time, with a surrogate slope in place of the spike'
 reset and the recurrent product both pass the gradient of their spike on. A per-neuron gain or
 threshold needs no parameter of its own: a gain g on neuron i is row i of W and channel i of x times
 g, a threshold h is the gain v_threshold / h (then v is in units of h / v_threshold).
+
+`recurrent_unit`, its dense twin, is the same recurrence with the surrogate's own proxy g
+(`spikeloom.ops.surrogate`) in place of the step: s[t] = g(v[t] - v_threshold), between 0 and 1.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikeloom.ops.surrogate import heaviside
+from spikeloom.ops.surrogate import PROXIES, heaviside
 
 State = tuple[Tensor, Tensor]
 """Membrane and spikes after a step, both `[B, D]`."""
@@ -48,6 +54,33 @@ def recurrent_lif(
     Returns:
         spikes `[S, B, D]` of zeros and ones, and membrane and spikes after the last step.
     """
+    fire = partial(heaviside, surrogate=surrogate)
+    return _recur(x, weight, initial_state, beta, v_threshold, starts, fire)
+
+
+def recurrent_unit(
+    x: Tensor,
+    weight: Tensor,
+    initial_state: State | None = None,
+    *,
+    beta: float | Tensor,
+    v_threshold: float = 1.0,
+    surrogate: str = "atan",
+    starts: Tensor | None = None,
+) -> tuple[Tensor, State]:
+    """The dense twin: arguments and results of `recurrent_lif`, outputs between 0 and 1."""
+    return _recur(x, weight, initial_state, beta, v_threshold, starts, PROXIES[surrogate])
+
+
+def _recur(
+    x: Tensor,
+    weight: Tensor,
+    initial_state: State | None,
+    beta: float | Tensor,
+    v_threshold: float,
+    starts: Tensor | None,
+    fire: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, State]:
     quiet = torch.zeros_like(x[0])
     v, s = (quiet, quiet) if initial_state is None else initial_state
     spikes = []
@@ -55,7 +88,7 @@ def recurrent_lif(
         if starts is not None:
             v, s = (torch.where(starts[t], quiet, kept) for kept in (v, s))
         v = beta * v + x[t] + F.linear(s, weight)
-        s = heaviside(v - v_threshold, surrogate)
+        s = fire(v - v_threshold)
         v = v - v_threshold * s
         spikes.append(s)
     return torch.stack(spikes), (v, s)

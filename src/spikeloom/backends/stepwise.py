@@ -1,0 +1,101 @@
+"""Decoding with the PyTorch model itself: for what has no event-driven form.
+
+The state is the model's own `DecoderState`, O(1) per token where all mixers are. Nothing is
+skipped, so that this is correct, not fast; the share of weights that spikes touch is still counted.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from spikeloom.backends.generation import generate
+from spikeloom.backends.weights import Array
+from spikeloom.config import ModelConfig
+from spikeloom.model import DecoderState, SpikeloomForCausalLM, active_share, fed_weights
+
+
+class State:
+    """Everything that depends on the tokens read so far.
+
+    Attributes:
+        decoder: what the model carries.
+        position: tokens read.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.decoder = DecoderState(config)
+        self.position = 0
+        self._touched = 0.0
+
+    def count(self, share: float, tokens: int) -> None:
+        """Note that so many tokens were read, at this mean active share."""
+        self._touched += share * tokens
+        self.position += tokens
+
+    @property
+    def active_share(self) -> float:
+        """Weights that spikes touched per token over all weights in products."""
+        return self._touched / max(self.position, 1)
+
+    def copy(self) -> State:
+        """An independent state at the same point of the text."""
+        return copy.deepcopy(self)
+
+
+class Engine:
+    """Reads and continues text with a `SpikeloomForCausalLM`."""
+
+    def __init__(self, model: SpikeloomForCausalLM) -> None:
+        self.model = model.eval()
+        self.config = model.config.architecture
+        self._fed = fed_weights(model)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Engine:
+        """Read a checkpoint directory, or the newest checkpoint of an unfinished run.
+
+        Raises:
+            CheckpointError: it is not one, or is damaged.
+        """
+        from spikeloom.evaluation.checkpoint import load
+
+        return cls(load(directory)[0])
+
+    def new_state(self) -> State:
+        """A state that has read nothing."""
+        return State(self.config)
+
+    def step(self, token: int, state: State) -> Array:
+        """Read a token, and advance the state; the logits of the next, `[V]`."""
+        return self.read([token], state)
+
+    @torch.inference_mode()
+    def read(self, tokens: Sequence[int], state: State) -> Array:
+        """Read tokens all at once; the logits after the last, `[V]`."""
+        ids = torch.tensor([list(tokens)], device=self.model.device)
+        output = self.model(ids, past_key_values=state.decoder, logits_to_keep=1)
+        state.count(float(active_share(output.firing_rates, self._fed)), len(tokens))
+        logits: Array = output.logits[0, -1].float().cpu().numpy()
+        return logits
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int = 100,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stops: Collection[int] = (),
+        state: State | None = None,
+    ) -> Iterator[int]:
+        """Continue a prompt (`spikeloom.backends.generation.generate`), read all at once."""
+        state = self.new_state() if state is None else state
+        if len(prompt) > 1:
+            self.read(prompt[:-1], state)
+        yield from generate(
+            self, prompt[-1:], max_new_tokens, temperature, top_p, seed, stops, state
+        )

@@ -1,0 +1,58 @@
+"""What a run leaves in the buffers of a model, and the loss on firing rates."""
+
+import pytest
+import torch
+from test_curriculum_run import SAM
+from test_resume import same_weights
+from tiny_runs import interrupted, run_of, weights_of
+
+from spikeloom.config import parse_run
+from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
+from spikeloom.training.train import train
+from spikeloom.training.trainer import FiringRateMixin, spiking_channels
+
+ENVIRONMENT = "model.decoder.environment"
+
+
+def test_a_run_moves_thresholds_and_stress_and_saves_them(text, tmp_path):
+    out = train(run_of(model=SAM, keep=9), text, tmp_path / "run").directory
+    early, late = weights_of(out / "checkpoint-2"), weights_of(out / "checkpoint-4")
+    thresholds = [name for name in late if name.endswith("log_threshold")]
+    assert len(thresholds) == 2
+    for name in [*thresholds, f"{ENVIRONMENT}.fast", f"{ENVIRONMENT}.stress"]:
+        assert late[name].any()
+        assert not torch.equal(early[name], late[name])
+    diversity = [name for name in late if name.endswith("log_diversity")]
+    assert all(torch.equal(early[name], late[name]) for name in diversity)
+
+
+def test_resume_takes_up_thresholds_and_stress(text, tmp_path, monkeypatch):
+    run = run_of(model=SAM, max_steps=6, gradient_accumulation=2, target_firing_rate=0.1)
+    whole = train(run, text, tmp_path / "whole").directory
+    interrupted(monkeypatch, run, text, tmp_path / "resumed", 7)
+    train(run, text, tmp_path / "resumed", resume=True)
+    assert same_weights(whole, tmp_path / "resumed")
+    assert same_weights(whole / "checkpoint-6", tmp_path / "resumed" / "checkpoint-6")
+
+
+class Pressed(FiringRateMixin):
+    target_firing_rate = 0.1
+
+    def __init__(self, model):
+        self._channels = spiking_channels(model)
+
+
+@pytest.mark.parametrize(("rate", "slope"), [(0.4, 1.0), (0.02, -1.0)])
+def test_the_rate_loss_pulls_from_both_sides(rate, slope):
+    neurons = {**SAM["neurons"], "head": {"kind": "none"}}
+    config = parse_run({"model": {**SAM, "neurons": neurons, "num_hidden_layers": 2}}).model
+    with torch.device("meta"):
+        model = SpikeloomForCausalLM(SpikeloomConfig.from_architecture(config))
+    pressed = Pressed(model)
+    rates = torch.full((7,), rate, requires_grad=True)  # encoder, 2 layers of 2, readout, head
+    pressure = pressed._pressure(torch.tensor(0.5), rates)
+    pressure.backward()
+    assert pressure.item() == pytest.approx(abs(rate - 0.1))
+    assert rates.grad[5:].tolist() == [0, 0]  # wires
+    assert rates.grad.sum().item() == pytest.approx(slope)
+    assert rates.grad[1].item() == pytest.approx(slope * 384 / (4 * 384 + 16))
