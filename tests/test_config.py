@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from spikeloom import presets
 from spikeloom.config import (
+    EXTRAS,
     LayerConfig,
     ModelConfig,
     NeuronConfig,
@@ -106,7 +107,19 @@ REFUSED = [
     ("training.report_to", ["tensorbord"], "(did you mean 'tensorboard'?)"),
     ("training.warmup", 1, "a share of the budget in [0, 1)"),
     ("training.target_active_share", 1.2, "null or within (0, 1]"),
+    ("training.target_firing_rate", 1, "null or within (0, 1)"),
+    ("training.converged", 1, "a share of the loss in [0, 1)"),
+    ("training.converged_over", 0, "expected at least 1"),
+    # Real Sam
+    (f"{HEAD}.homeostasis", 0.1, "0, or a neuron of kind lif"),
+    (f"{HEAD}.diversity", -1, "expected 0 or more"),
+    (f"{HEAD}.stress_gain", 1, "expected a share in [0, 1)"),
+    (f"{HEAD}.target_rate", 0, "expected a rate in (0, 1)"),
+    ("model.embedding_size", 0, "null or at least 1"),
+    ("model.norm", "batch", "is not one of rms, layer, none"),
+    ("model.layers", [{"gate": "open"}], "is not one of none, channel, product"),
 ]
+LAYER = "layers[0].mixer=recurrent_lif"
 
 
 def tree(path, value):
@@ -129,6 +142,37 @@ def test_refusals_name_field_value_and_what_would_do(path, value, advice):
             wrong = value[0] if isinstance(value[0], dict) else tuple(value)
         wrong = next(iter(wrong.values())) if isinstance(wrong, dict) else wrong
         assert f"{wrong} is impossible" in message or f"{float(wrong)} is impossible" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("neurons.mixer_output.kind=graded", "kind: 'graded' is impossible, expected lif or none"),
+        ("neurons.mixer_output.reset=hard", "reset: 'hard' is impossible, expected soft"),
+        ("neurons.mixer_output.clip_membrane=5", "clip_membrane: 5.0 is impossible, expected null"),
+        ("num_steps=4", "num_steps: 4 is impossible, expected 1 (the token clock)"),
+        ("bidirectional=true", "bidirectional: True is impossible, expected false"),
+    ],
+)
+def test_a_recurrent_layer_has_a_say_in_neuron_and_clock(override, says):
+    with pytest.raises(ConfigError) as refusal:
+        load_config("real-sam-v1", [f"model.{override}"])
+    assert f"{says} with {LAYER}" in str(refusal.value)
+
+
+def test_what_goes_beyond_the_plain_decoder_is_listed_by_place():
+    assert load_config("spikeloom-1m").model.extras() == {}
+    assert load_config("flow-15m").model.extras() == {}
+    pulse = load_config("pulse-15m").model
+    assert pulse.extras() == {
+        f"layers[{i}].{name}": name
+        for i in range(len(pulse.layers))
+        for name in ("mixer_rate", "mlp_rate")
+    }
+    found = load_config("real-sam-v4").model.extras()
+    assert list(found)[:3] == ["embedding_size=256", "norm=layer", "layers[0].gate=channel"]
+    assert found["neurons.mixer_output.diversity=0.5"] == "diversity"
+    assert set(found.values()) <= set(EXTRAS)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,8 @@ def train(
 
     spikeloom train runs/docs --from runs/docs --data stories.jsonl --out runs/tuned --max-steps 200
 
+    spikeloom train real-sam-v4 --curriculum runs/phases --out runs/sam --max-minutes 30
+
     DIR holds `checkpoint-N` folders while it runs and the best weights at the end. A run that was
     interrupted goes on with the same command and --resume; --from starts a new one on old weights.
     """
