@@ -233,7 +233,7 @@ def test_every_preset_runs_or_is_refused_with_who_can(name):
 def test_a_rate_code_is_refused_and_not_left_out():
     """By whoever makes the model, too: not every way leads through the command line."""
     config = load_config("pulse-15m").model
-    says = r"layers\[0\].mixer_rate: the numpy backend cannot run it, and no other decodes"
+    says = r"layers\[0\].mixer_rate: the numpy backend cannot run it, use --backend torch"
     with pytest.raises(ConfigError, match=says):
         Decoder(config, {})
     says = r"layers\[4\].spiking=False: the numpy"
