@@ -7,7 +7,7 @@ By default the embedding is a lookup of the stream's width and nothing stands in
     readout    h = readout_proj(neuron(norm(x)))          logits = embedding neuron(h)
 
 The encoder neuron with `surrogate: sigmoid` is a straight-through spike encoder: it sends 1 where
-p = sigmoid(4 (e - v_threshold)) is at least 1/2, and passes the gradient of p.
+p = sigmoid(2 (e - v_threshold)) is at least 1/2, and passes the gradient of p.
 """
 
 from __future__ import annotations
