@@ -189,7 +189,7 @@ class TokenLoop:
 
     def fire_back(self, dy: Array, name: str) -> Array:
         u, s, free = self.tape.pop()
-        slope = 1 - np.tanh(2 * u) ** 2
+        slope = 0.5 - 0.5 * np.tanh(u) ** 2
         dv = (dy * slope + self.a.get(name, 0.0) * (s == 0)) * free
         self.a[name] = self.neuron(name).beta * dv
         self.g[f"{name}.bias"] += dv
