@@ -22,6 +22,7 @@ from spikeloom.model.norm import RMSNorm
 from spikeloom.model.prediction import Prediction
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.rate_code import make_rate_code
+from spikeloom.model.rotary import rotation
 from spikeloom.model.state import DecoderState, LayerState, TokenView, view_tokens
 from spikeloom.neurons import make_neuron
 
@@ -131,6 +132,8 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in config.layer_list)
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.head_neuron = make_neuron(config.neurons.head, config.hidden_size, config.num_steps)
+        turning = [layer for layer in config.layer_list if layer.mixer == "attention"]
+        self.rope_thetas = sorted({layer.rope_theta or config.rope_theta for layer in turning})
 
     def forward(
         self,
@@ -159,6 +162,9 @@ class Decoder(nn.Module):
         T = self.config.num_steps
         view = tokens.repeat(T)
         x = x.repeat_interleave(T, dim=0) if T > 1 else x  # a static input for all steps
+        positions = view.positions[:1] if view.plain else view.positions  # if plain, all the same
+        for theta in self.rope_thetas:
+            view.rotations[theta] = rotation(positions, theta, self.config.head_dim // 2)
         before: list[LayerState | None] = [None] * (len(self.layers) + 1)
         if states is not None:
             before = [*states]

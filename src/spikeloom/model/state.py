@@ -8,7 +8,7 @@ unless a layer has softmax attention without a window.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -132,6 +132,7 @@ class TokenView:
         key_positions, key_segments: the same for the tokens kept and the new ones, `[B, n + L]`.
         starts: where a document starts, `[B, L]`; None if only a fresh row's first token does.
         plain: no padding, no packing: causal order and windows are all there is to mask.
+        rotations: of these positions, by base (`spikeloom.model.rotary`); the decoder fills it.
     """
 
     positions: Tensor
@@ -140,6 +141,7 @@ class TokenView:
     key_segments: Tensor
     starts: Tensor | None
     plain: bool
+    rotations: dict[float, Tensor] = field(default_factory=dict)
 
     def repeat(self, T: int) -> TokenView:
         """The view of `[B * T, L]` rows on the step clock."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from spikeloom.config import NeuronConfig
+
+Activation = Callable[[Tensor], Tensor]
+"""What stands right before a neuron: an RMSNorm, a squared ReLU."""
 
 
 class Neuron(nn.Module):
@@ -85,11 +89,11 @@ class Neuron(nn.Module):
         x: Tensor,
         state: Tensor | None = None,
         starts: Tensor | None = None,
-        norm: nn.Module | None = None,
+        before: Activation | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         if self.num_steps == 1 and not self.remembers:
-            return self.fire(x, norm)
-        x = (x if norm is None else norm(x)) + self.bias
+            return self.fire(x, before)
+        x = (x if before is None else before(x)) + self.bias
         if self.num_steps > 1:
             steps = x.unflatten(0, (-1, self.num_steps)).transpose(0, 1)  # [T, B, L, D]
             emission, _, rate = self.scan(steps, None, None)
@@ -98,9 +102,9 @@ class Neuron(nn.Module):
         emission, state, rate = self.scan(x.transpose(0, 1), state, first)
         return emission.transpose(0, 1), state, rate
 
-    def fire(self, x: Tensor, norm: nn.Module | None) -> tuple[Tensor, None, Tensor]:
-        """One step without memory, norm and bias included."""
-        x = (x if norm is None else norm(x)) + self.bias
+    def fire(self, x: Tensor, before: Activation | None) -> tuple[Tensor, None, Tensor]:
+        """One step without memory; what stands before the neuron, and the bias, included."""
+        x = (x if before is None else before(x)) + self.bias
         emission, _, rate = self.scan(x[None], None, None)
         return emission[0], None, rate
 
@@ -130,9 +134,9 @@ class Wire(nn.Module):
         x: Tensor,
         state: Tensor | None = None,
         starts: Tensor | None = None,
-        norm: nn.Module | None = None,
+        before: Activation | None = None,
     ) -> tuple[Tensor, None, Tensor]:
-        return x if norm is None else norm(x), None, torch.ones((), device=x.device)
+        return x if before is None else before(x), None, torch.ones((), device=x.device)
 
 
 def make_neuron(config: NeuronConfig, size: int, num_steps: int = 1) -> Neuron | Wire:

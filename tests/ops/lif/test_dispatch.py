@@ -82,7 +82,7 @@ def test_compiled_without_gradients_torch_merges_the_neuron(dtype, monkeypatch):
     assert y.dtype == dtype
     torch.testing.assert_close(y, wanted.to(dtype))
     assert float(rate) == pytest.approx(float(fired))
-    with pytest.raises(Exception, match="normed_emission"):  # with gradients it is
+    with pytest.raises(Exception, match="graded_emission"):  # with gradients it is
         neuron(x.requires_grad_())
 
 
