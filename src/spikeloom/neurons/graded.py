@@ -36,7 +36,7 @@ class GradedLIF(Neuron):
         kind = x.device.type  # in mixed precision, cast once here instead of in every product
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         emission, rate = dispatch.graded_emission(
-            x, self.bias, self.step, before, dtype=dtype, **self._shape
+            x, self.bias, self.log_theta, before, dtype=dtype, **self._shape
         )
         return emission, None, rate
 

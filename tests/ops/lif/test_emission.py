@@ -29,27 +29,28 @@ def draw(device, *size, dtype=torch.float32):
 
 
 def tensors(device, size, dtype=torch.float32):
-    """x, gain, bias and payload step."""
+    """x, gain, bias and the logarithm of the payload step."""
     D = size[-1]
     x = draw(device, *size, dtype=dtype) * 2
-    return x, draw(device, D) * 0.2 + 1, draw(device, D) * 0.1, draw(device, D).abs() * 0.3 + 0.1
+    log_theta = (draw(device, D).abs() * 0.3 + 0.1).log()
+    return x, draw(device, D) * 0.2 + 1, draw(device, D) * 0.1, log_theta
 
 
 FORMS = ["normed", "squared", "plain"]
 
 
-def ours(form, x, weight, bias, theta, **shape):
+def ours(form, x, weight, bias, log_theta, **shape):
     options = {"normed": {"weight": weight, "eps": EPS}, "squared": {"squared": True}, "plain": {}}
-    return emission.graded_emission(x, bias, theta, **options[form], **shape)
+    return emission.graded_emission(x, bias, log_theta, **options[form], **shape)
 
 
-def wanted(form, x, weight, bias, theta, **shape):
+def wanted(form, x, weight, bias, log_theta, **shape):
     before = {
         "normed": lambda: F.rms_norm(x.float(), x.shape[-1:], weight, EPS),
         "squared": lambda: squared_relu(x.float()),
         "plain": lambda: x,
     }
-    return memoryless.graded_emission(before[form]() + bias, theta, **shape)
+    return memoryless.graded_emission(before[form]() + bias, log_theta.exp(), **shape)
 
 
 def gradients(neuron, form, inputs, upstream, by_rate, **shape):
@@ -105,12 +106,12 @@ def test_types(device, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_operator_is_fit_for_torch_compile(device, form):
-    x, weight, bias, theta = (t.requires_grad_() for t in tensors(device, (5, 24)))
+    x, weight, bias, log_theta = (t.requires_grad_() for t in tensors(device, (5, 24)))
     numbers = (EPS, form == "squared", 8, 2, True, 0.5, torch.bfloat16)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(
         emission.lif_emission,
-        (x, weight if form == "normed" else None, bias, theta, *numbers),
+        (x, weight if form == "normed" else None, bias, log_theta, *numbers),
         test_utils=checks,
     )
 

@@ -59,33 +59,33 @@ def recurrent_lif(
 def graded_emission(
     x: Tensor,
     bias: Tensor,
-    theta: Tensor,
+    log_theta: Tensor,
     before: Callable[[Tensor], Tensor] | None = None,
     **neuron,
 ) -> tuple[Tensor, Tensor]:
-    """As `memoryless.graded_emission(before(x) + bias, theta, ...)`, nothing before it if None.
+    """As `memoryless.graded_emission(before(x) + bias, exp(log_theta), ...)`.
 
-    The Triton program takes an RMSNorm and `squared_relu` in.
+    The Triton program takes in an RMSNorm and `squared_relu`; None is nothing before the bias.
     """
     normed = isinstance(before, nn.RMSNorm)
     if not _runs_in_triton(x, widest=_widest_norm() if normed else None):
         v = x if before is None else before(x)
-        return memoryless.graded_emission(v + bias, theta, **neuron)
+        return memoryless.graded_emission(v + bias, log_theta.exp(), **neuron)
     if torch.compiler.is_compiling() and not torch.is_grad_enabled():
-        return _merged(x, bias, theta, before, **neuron)
+        return _merged(x, bias, log_theta, before, **neuron)
     if isinstance(before, nn.RMSNorm):
         neuron |= {"weight": before.weight, "eps": before.eps or 0.0}
     elif before is squared_relu:
         neuron |= {"squared": True}
     elif before is not None:
         x = before(x)
-    return emission.graded_emission(x, bias, theta, **neuron)
+    return emission.graded_emission(x, bias, log_theta, **neuron)
 
 
 def _merged(
     x: Tensor,
     bias: Tensor,
-    theta: Tensor,
+    log_theta: Tensor,
     before: Callable[[Tensor], Tensor] | None,
     dtype: torch.dtype | None = None,
     **neuron,
@@ -102,6 +102,7 @@ def _merged(
     elif before is not None:
         v = before(v)
     dtype = dtype or torch.promote_types(x.dtype, beside.dtype)
+    theta = log_theta.float().exp()
     return memoryless.graded_emission(v + bias, theta, dtype=dtype, **neuron)
 
 

@@ -1,7 +1,7 @@
 """The memoryless graded neuron in Triton, with what stands right before it: one pass each way.
 
     v = x + bias    or    v = weight * x / rms(x) + bias    or    v = relu(x)^2 + bias
-    y = theta * s(v / theta)                                (`spikeloom.ops.lif.memoryless`)
+    y = theta * s(v / theta)        theta = exp(log_theta)  (`spikeloom.ops.lif.memoryless`)
 
 Rows are tokens, `[N, D]` contiguous. A program takes ROWS rows at a time; the backward programs
 walk through many, hold their sums for the parameters in registers and write one row `[D]` each, to
@@ -19,7 +19,7 @@ from spikeloom.ops.lif.triton_step import magnitude, rounded
 
 @triton.jit(do_not_specialize=["fire_level"])
 def emission_forward(
-    x, weight, bias, theta, y, scale, fired, N, D, eps, levels, fire_level,
+    x, weight, bias, log_theta, y, scale, fired, N, D, eps, levels, fire_level,
     SQUARED: tl.constexpr, SIGNED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Emissions, `scale` `[N]` = 1 / rms(x), and how often each program's rows fired."""
@@ -27,7 +27,7 @@ def emission_forward(
     row, column, exists = _rows(tl.program_id(0) * ROWS, N, D, ROWS, COLS)
     at = row.to(tl.int64) * D + column
     here = column < D
-    step = tl.load(theta + column, here, other=1.0).to(tl.float32)
+    step = tl.exp(tl.load(log_theta + column, here, other=0.0).to(tl.float32))
     v = tl.load(x + at, exists, other=0.0).to(tl.float32)
     if SQUARED:
         v = tl.maximum(v, 0.0)
@@ -45,17 +45,17 @@ def emission_forward(
 
 @triton.jit(do_not_specialize=["fire_level", "opens_at"])
 def emission_backward(
-    x, weight, bias, theta, scale, grad, grad_rate, grad_x, sums,
+    x, weight, bias, log_theta, scale, grad, grad_rate, grad_x, sums,
     N, D, levels, fire_level, opens_at,
     SQUARED: tl.constexpr, SIGNED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of x, and per program those of theta, bias and weight: `sums` `[P, 3, D]`."""
+    """Gradient of x, and per program those of log_theta, bias and weight: `sums` `[P, 3, D]`."""
     levels = tl.cast(levels, tl.float32)
     fires_at = fire_level - 0.5
     opens = opens_at - 0.5
     column = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     here = column < D
-    step = tl.load(theta + column, here, other=1.0).to(tl.float32)
+    step = tl.exp(tl.load(log_theta + column, here, other=0.0).to(tl.float32))
     inverse = tl.div_rn(1.0, step)
     shift = tl.load(bias + column, here, other=0.0).to(tl.float32)
     gain = step
@@ -95,7 +95,7 @@ def emission_backward(
             by_v = by_v * (2.0 * unit)
         tl.store(grad_x + at, by_v.to(grad_x.dtype.element_ty), exists)
     at = sums + tl.program_id(0).to(tl.int64) * 3 * D + column
-    tl.store(at, tl.sum(by_theta, axis=0)[None, :], here)
+    tl.store(at, tl.sum(by_theta * step, axis=0)[None, :], here)
     tl.store(at + D, tl.sum(by_bias, axis=0)[None, :], here)
     tl.store(at + 2 * D, tl.sum(by_weight, axis=0)[None, :], here)
 
