@@ -8,7 +8,7 @@ unless a layer has softmax attention without a window.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -141,7 +141,7 @@ class TokenView:
     key_segments: Tensor
     starts: Tensor | None
     plain: bool
-    rotations: dict[float, Tensor] = field(default_factory=dict)
+    rotations: dict[float, Tensor]
 
     def repeat(self, T: int) -> TokenView:
         """The view of `[B * T, L]` rows on the step clock."""
@@ -154,6 +154,7 @@ class TokenView:
             self.key_segments.repeat_interleave(T, 0),
             None if self.starts is None else self.starts.repeat_interleave(T, 0),
             self.plain,
+            rotations={},
         )
 
     def join(self, kept: Tensor, new: Tensor) -> Tensor:
@@ -262,4 +263,5 @@ def view_tokens(
         keys["segments"],
         None if plain else starts,
         plain,
+        rotations={},
     )
