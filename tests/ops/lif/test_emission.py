@@ -129,3 +129,18 @@ def test_another_fire_level_compiles_nothing_anew():
         caches = (kernel.device_caches for kernel in (emission_forward, emission_backward))
         counts.append([len(entry[0]) for cache in caches for entry in cache.values()])
     assert all(count == counts[0] for count in counts)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("form", FORMS)
+def test_compiled_it_is_the_same_at_every_fire_level(form):
+    torch.compiler.reset()
+    compiled = torch.compile(ours, fullgraph=True)
+    inputs, upstream = tensors("cuda", (64, 5, 96)), draw("cuda", 64, 5, 96)
+    for fire_level in (1, 2, 6, 16):
+        shape = {"levels": 24, "fire_level": fire_level, "signed": True, "window": 0.3}
+        found = gradients(compiled, form, inputs, upstream, 1.0, **shape)
+        expected = gradients(ours, form, inputs, upstream, 1.0, **shape)
+        for got, want in zip(found, expected, strict=True):
+            if want is not None:
+                torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
