@@ -49,13 +49,3 @@ def test_in_a_hurry_only_the_dense_twin():
 def test_the_first_row_does_not_wait_for_the_others(monkeypatch):
     monkeypatch.setattr(train, "trainer_speed", lambda *_: pytest.fail("too early"))
     assert len(list(islice(train.run("cpu", Options()), 1))) == 1
-
-
-def test_other_programs_run_under_their_switches(monkeypatch):
-    seen = []
-    monkeypatch.setattr(train.BareLoop, "_step", lambda loop: seen.append(train.dispatch.FUSE_NORM))
-    run = train._settings("spikeloom-1m", "cpu")
-    train.OtherPrograms(run, "cpu", {"FUSE_NORM": False})
-    train.BareLoop(run, "cpu")
-    steps = len(seen) // 2
-    assert seen == [False] * steps + [True] * steps

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from small_models import build
 
-from spikeloom.bench import batch, decode, picture
+from spikeloom.bench import batch, decode, decode_check, picture
 from spikeloom.bench.contenders import Spiking
 from spikeloom.bench.engine_memory import memory_row, small_model
 from spikeloom.bench.flow_twin import check, flow_twin
@@ -15,6 +16,7 @@ from spikeloom.bench.timing import Timing
 from spikeloom.config import load_config
 from spikeloom.errors import ConfigError, SpikeloomError
 from spikeloom.inference.engine import Engine
+from spikeloom.inference.graph_step import GraphStep
 from spikeloom.model.sizes import describe, random_model
 
 
@@ -96,6 +98,39 @@ def test_the_crossing_is_where_dense_wins_for_good():
     assert batch.crossing(rows(4, 2, 1.1, 0.9, 0.5)) == 8
     assert batch.crossing(rows(0.9, 2, 1.1, 1.2, 1.5)) == math.inf
     assert batch.crossing(rows(0.9, 0.8, 0.7, 0.6, 0.5)) == 1
+
+
+PROMPT = list(range(3, 15))
+
+
+class Tampered(GraphStep):
+    """Adds a little to what each token says."""
+
+    share = 0.002
+
+    def _run(self):
+        super()._run()
+        self.logits.add_(self.share * self.logits.roll(1))
+
+
+@pytest.mark.parametrize("name", ["mixed", "attention"])
+def test_a_step_is_compared_from_the_same_state(name, monkeypatch):
+    config = build(name).config
+    said = decode_check.check_in_float32(config, PROMPT, False, "cpu")
+    assert "off by 0.0e+00, a flip in 0% of tokens" in said
+    forms = {2: GraphStep, 3: Tampered}  # by the number of arguments: reference, and ours
+    monkeypatch.setattr(decode_check, "GraphStep", lambda *given: forms[len(given)](*given))
+    with pytest.raises(RuntimeError, match=r"off by 0\.002, in 100% of tokens"):
+        decode_check.check_in_float32(config, PROMPT, False, "cpu")
+
+
+def test_bfloat16_may_be_as_far_from_float32_as_its_model():
+    model = build("mixed").bfloat16()
+    assert "those of the model" in decode_check.check_in_bfloat16(GraphStep(model, 12), PROMPT)
+    step = Tampered(model, 12)
+    step.share = 1.0
+    with pytest.raises(RuntimeError, match="off float32's, those of the model only"):
+        decode_check.check_in_bfloat16(step, PROMPT)
 
 
 @pytest.mark.slow

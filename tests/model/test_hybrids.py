@@ -8,8 +8,8 @@ from spikeloom.config import parse_run
 from spikeloom.errors import ConfigError
 from spikeloom.metrics import Recorder
 from spikeloom.metrics.synops import operations
-from spikeloom.model.mixers import rotate
 from spikeloom.model.prediction import Prediction
+from spikeloom.model.rotary import rotate, rotation
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 
@@ -46,7 +46,8 @@ def test_attention_is_the_softmax_over_the_tokens_kept():
     plain = one_layer("attention").model.decoder.layers[0].blocks[0].mixer
     plain.load_state_dict(mixer.state_dict(), strict=False)
     q, k, v = plain.heads(read["y"])
-    q, k = rotate(q, k, torch.arange(12)[None], plain.rope_theta)
+    turned = rotation(torch.arange(12)[None], plain.rope_theta, plain.head_dim // 2)
+    q, k = rotate(q, turned), rotate(k, turned)
     for i in range(12):
         seen = [j for j in range(i + 1) if kept[j] or j == i]
         wanted = torch.nn.functional.scaled_dot_product_attention(

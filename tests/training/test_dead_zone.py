@@ -49,10 +49,10 @@ def graphs_of_a_warm_up(neuron, norm, monkeypatch):
 
     torch.compiler.reset()
     x = torch.randn(1, 3, 8)
-    fire = torch.compile(lambda x: neuron(x, norm=norm)[0], backend=backend, fullgraph=True)
+    fire = torch.compile(lambda x: neuron(x, before=norm)[0], backend=backend, fullgraph=True)
     for level in range(1, 7):
         neuron.training_fire_level = level
-        assert torch.equal(fire(x), neuron(x, norm=norm)[0])
+        assert torch.equal(fire(x), neuron(x, before=norm)[0])
     return len(graphs)
 
 

@@ -14,8 +14,7 @@ class Options:
 
     Attributes:
         quick: fewer sizes, for a look; a figure to keep comes from the whole benchmark.
-        slow_peers: those of torch.compile and fla, too, and other programs of our own: half a
-            minute each until they are ready.
+        slow_peers: those of torch.compile and fla, too: half a minute each until they are ready.
         profile: say which kernels the time goes to (train, on a GPU).
         case: only this one of the benchmark's cases; None runs all.
     """

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 
@@ -29,7 +28,6 @@ from spikeloom.bench.timing import Timing, summarise
 from spikeloom.config import RunConfig, TrainingConfig, load_config
 from spikeloom.data.python_docs import python_docs
 from spikeloom.model import active_share, fed_weights
-from spikeloom.ops.lif import dispatch
 from spikeloom.training.optimizers import make_optimizer
 from spikeloom.training.train import make_model, mixed_precision, train
 from spikeloom.training.twin import twin_of
@@ -38,10 +36,6 @@ PRESETS = {"cuda": ("spikeloom-15m", "spikeloom-125m"), "cpu": ("spikeloom-1m",)
 TARGET_SPEED, TARGET_MEMORY, TARGET_TRAINER, TARGET_LOSS = 0.75, 1 / 1.25, 0.9, 0.98
 BLOCKS, MICRO_BATCHES = 7, 4  # of a block at least
 TRAINER_TOKENS = 6_000_000
-PROGRAMS: dict[str, dict[str, Any]] = {
-    "all neurons fused by torch.compile": {"FUSE_NORM": False, "FUSE_PLAIN": False},
-    "all neurons in Triton": {"FUSE_NORM": True, "FUSE_PLAIN": True},
-}
 LOGGED = 5  # steps between two lines of the Trainer's log
 
 
@@ -68,8 +62,6 @@ def measure(preset: str, device: str, options: Options = ALL) -> Iterator[Row]:
             for name, loop in loops.items():
                 say(table(f"{preset}, {name}", kernels_of(loop.block), loop.steps))
     del loops["dense twin"]
-    if options.slow_peers and device == "cuda":
-        yield from _against_other_programs(preset, loops["spiking"], spiking)
     speed = loops["spiking"].tokens_per_second(times["spiking"])
     if options.quick:
         return
@@ -81,14 +73,6 @@ def measure(preset: str, device: str, options: Options = ALL) -> Iterator[Row]:
     trained = trainer_speed(spiking, device)
     case, peer = f"{preset}, spikeloom train", "our bare loop"
     yield Row(case, device_name(device), trained, speed, peer, "tokens/s", TARGET_TRAINER)
-
-
-def _against_other_programs(preset: str, shipped: BareLoop, run: RunConfig) -> Iterator[Row]:
-    """What else could run the memoryless neurons: should a switch of `dispatch` stand otherwise?"""
-    for name, switches in PROGRAMS.items():
-        loops = {"spiking": shipped, name: OtherPrograms(run, shipped.device, switches)}
-        yield _speed_row(preset, loops, _in_turns(loops, 3), name, None)
-        say(table(f"{preset}, {name}", kernels_of(loops[name].block), shipped.steps))
 
 
 def _settings(preset: str, device: str) -> RunConfig:
@@ -163,18 +147,6 @@ class BareLoop:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-
-class OtherPrograms(BareLoop):
-    """The same, with switches of `spikeloom.ops.lif.dispatch` set differently."""
-
-    def __init__(self, run: RunConfig, device: str, switches: dict[str, Any]) -> None:
-        self.switches = switches
-        super().__init__(run, device)
-
-    def block(self) -> None:
-        with patch.multiple(dispatch, **self.switches):  # compiled code looks whether it still fits
-            super().block()
 
 
 def _without_rate_loss(run: RunConfig) -> RunConfig:

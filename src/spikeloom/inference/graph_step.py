@@ -125,7 +125,7 @@ class GraphStep:
     def _run(self) -> None:
         decoder = self.model.model.decoder
         here = self.position[None]
-        view = OneTokenView(here, here, here, here, starts=None, plain=False)
+        view = OneTokenView(here, here, here, here, starts=None, plain=False, rotations={})
         y, new_states, _ = decoder.run(decoder.embed_tokens(self.token[None]), view, self.states)
         for state, new in zip(self.states, new_states, strict=True):
             for name, tensor in new.items():

@@ -26,6 +26,7 @@ from spikeloom.model.prediction import Prediction
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.rate_code import make_rate_code
 from spikeloom.model.recurrent import Gate, make_output_neuron
+from spikeloom.model.rotary import rotation
 from spikeloom.model.state import DecoderState, LayerState, TokenView, view_tokens
 from spikeloom.neurons import Environment, Modulation, make_neuron
 
@@ -140,6 +141,8 @@ class Decoder(nn.Module):
         self.readout = Readout(config) if encoded else None
         self.head_neuron = make_neuron(config.neurons.head, config.encoder_size, config.num_steps)
         self.environment = self._shared_environment()
+        turning = [layer for layer in config.layer_list if layer.mixer == "attention"]
+        self.rope_thetas = sorted({layer.rope_theta or config.rope_theta for layer in turning})
 
     def _shared_environment(self) -> Environment | None:
         """The one environment of all neurons that feel stress; None if none does."""
@@ -178,6 +181,9 @@ class Decoder(nn.Module):
         T = self.config.num_steps
         view = tokens.repeat(T)
         x = x.repeat_interleave(T, dim=0) if T > 1 else x  # a static input for all steps
+        positions = view.positions[:1] if view.plain else view.positions  # if plain, all the same
+        for theta in self.rope_thetas:
+            view.rotations[theta] = rotation(positions, theta, self.config.head_dim // 2)
         before: list[LayerState | None] = [None] * (len(self.layers) + 1)
         if states is not None:
             before = [*states]

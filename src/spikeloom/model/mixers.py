@@ -20,6 +20,7 @@ from spikeloom.config import LayerConfig, ModelConfig
 from spikeloom.model.norm import RMSNorm
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.recurrent import InputCurrent
+from spikeloom.model.rotary import rotate
 from spikeloom.model.salience import Salience
 from spikeloom.model.state import LayerState, TokenView
 from spikeloom.neurons import Neuron, Wire
@@ -67,7 +68,7 @@ class SoftmaxAttention(Mixer):
         chosen, membrane, rates = None, None, []
         if self.salience is not None:
             v, chosen, membrane, rates = self.salience(y, v, state, view)
-        q, k = rotate(q, k, view.positions, self.rope_theta)
+        q, k = (rotate(x, view.rotations[self.rope_theta]) for x in (q, k))
         if state:
             k, v = view.join(state["keys"], k), view.join(state["values"], v)
             chosen = None if chosen is None else torch.cat([state["chosen"], chosen], dim=1)
@@ -171,23 +172,3 @@ MIXERS = {
     "sdsa_hadamard": HadamardAttention,
     "recurrent_lif": InputCurrent,
 }
-
-
-def rotate(q: Tensor, k: Tensor, positions: Tensor, theta: float) -> tuple[Tensor, Tensor]:
-    """Rotary position embedding (Su et al. 2021), halves rotated as in Llama.
-
-    Args:
-        q, k: `[B, H, L, K]`.
-        positions: `[B, L]`.
-        theta: base of the geometric series of wavelengths.
-    """
-    half = q.shape[-1] // 2
-    exponents = torch.arange(half, device=q.device, dtype=torch.float32) / half
-    angles = positions[:, None, :, None].float() * theta**-exponents
-    cos, sin = angles.cos(), angles.sin()
-
-    def turn(x: Tensor) -> Tensor:
-        a, b = x[..., :half], x[..., half:]
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
-
-    return turn(q), turn(k)

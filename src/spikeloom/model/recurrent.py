@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from spikeloom.config import LayerConfig, ModelConfig, NeuronConfig
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.state import LayerState, TokenView
-from spikeloom.neurons import LIF, Neuron, Wire, make_neuron
+from spikeloom.neurons import LIF, Activation, Neuron, Wire, make_neuron
 from spikeloom.ops.lif import dispatch, recurrent
 
 
@@ -96,9 +96,9 @@ class RecurrentUnit(Wire):
         x: Tensor,
         state: Tensor | None = None,
         starts: Tensor | None = None,
-        norm: nn.Module | None = None,
+        before: Activation | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        current = (x if norm is None else norm(x)) + self.bias
+        current = (x if before is None else before(x)) + self.bias
         with torch.autocast(x.device.type, enabled=False):  # as in `RecurrentLIF`
             out, (v, last) = recurrent.recurrent_unit(
                 current.transpose(0, 1),

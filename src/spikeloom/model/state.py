@@ -132,6 +132,7 @@ class TokenView:
         key_positions, key_segments: the same for the tokens kept and the new ones, `[B, n + L]`.
         starts: where a document starts, `[B, L]`; None if only a fresh row's first token does.
         plain: no padding, no packing: causal order and windows are all there is to mask.
+        rotations: of these positions, by base (`spikeloom.model.rotary`); the decoder fills it.
     """
 
     positions: Tensor
@@ -140,6 +141,7 @@ class TokenView:
     key_segments: Tensor
     starts: Tensor | None
     plain: bool
+    rotations: dict[float, Tensor]
 
     def repeat(self, T: int) -> TokenView:
         """The view of `[B * T, L]` rows on the step clock."""
@@ -152,6 +154,7 @@ class TokenView:
             self.key_segments.repeat_interleave(T, 0),
             None if self.starts is None else self.starts.repeat_interleave(T, 0),
             self.plain,
+            rotations={},
         )
 
     def join(self, kept: Tensor, new: Tensor) -> Tensor:
@@ -260,4 +263,5 @@ def view_tokens(
         keys["segments"],
         None if plain else starts,
         plain,
+        rotations={},
     )

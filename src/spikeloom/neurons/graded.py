@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeloom.config import NeuronConfig
-from spikeloom.neurons.neuron import Neuron
+from spikeloom.neurons.neuron import Activation, Neuron
 from spikeloom.ops.lif import dispatch
 
 
@@ -30,13 +30,13 @@ class GradedLIF(Neuron):
     def initial_values(self) -> dict[str, float]:
         return {**super().initial_values(), "log_theta": math.log(self.config.theta)}
 
-    def fire(self, x: Tensor, norm: nn.Module | None) -> tuple[Tensor, None, Tensor]:
+    def fire(self, x: Tensor, before: Activation | None) -> tuple[Tensor, None, Tensor]:
         if self.config.clip_membrane is not None:
-            return super().fire(x, norm)
+            return super().fire(x, before)
         kind = x.device.type  # in mixed precision, cast once here instead of in every product
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         emission, rate = dispatch.graded_emission(
-            x, self.bias, self.step, norm, dtype=dtype, **self._shape
+            x, self.bias, self.log_theta, before, dtype=dtype, **self._shape
         )
         return emission, None, rate
 

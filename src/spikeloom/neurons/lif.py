@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikeloom.config import NeuronConfig
 from spikeloom.neurons.modulation import Modulation
-from spikeloom.neurons.neuron import Neuron
+from spikeloom.neurons.neuron import Activation, Neuron
 from spikeloom.ops.lif import dispatch
 
 
@@ -26,8 +26,8 @@ class LIF(Neuron):
     def step(self) -> Tensor:
         return torch.ones_like(self.bias)
 
-    def current(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        current = super().current(x, norm)
+    def current(self, x: Tensor, before: Activation | None = None) -> Tensor:
+        current = super().current(x, before)
         return current if self.modulation is None else current * self.modulation.gain
 
     def scan(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from spikeloom.config import NeuronConfig
+
+Activation = Callable[[Tensor], Tensor]
+"""What stands right before a neuron: an RMSNorm, a squared ReLU."""
 
 
 class Neuron(nn.Module):
@@ -85,11 +89,11 @@ class Neuron(nn.Module):
         x: Tensor,
         state: Tensor | None = None,
         starts: Tensor | None = None,
-        norm: nn.Module | None = None,
+        before: Activation | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         if self.num_steps == 1 and not self.remembers:
-            return self.fire(x, norm)
-        x = self.current(x, norm)
+            return self.fire(x, before)
+        x = self.current(x, before)
         if self.num_steps > 1:
             steps = x.unflatten(0, (-1, self.num_steps)).transpose(0, 1)  # [T, B, L, D]
             emission, _, rate = self.scan(steps, None, None)
@@ -98,13 +102,13 @@ class Neuron(nn.Module):
         emission, state, rate = self.scan(x.transpose(0, 1), state, first)
         return emission.transpose(0, 1), state, rate
 
-    def current(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+    def current(self, x: Tensor, before: Activation | None = None) -> Tensor:
         """What flows into the membrane."""
-        return (x if norm is None else norm(x)) + self.bias
+        return (x if before is None else before(x)) + self.bias
 
-    def fire(self, x: Tensor, norm: nn.Module | None) -> tuple[Tensor, None, Tensor]:
-        """One step without memory, norm and bias included."""
-        emission, _, rate = self.scan(self.current(x, norm)[None], None, None)
+    def fire(self, x: Tensor, before: Activation | None) -> tuple[Tensor, None, Tensor]:
+        """One step without memory; what stands before the neuron, and the bias, included."""
+        emission, _, rate = self.scan(self.current(x, before)[None], None, None)
         return emission[0], None, rate
 
     def scan(
@@ -133,9 +137,9 @@ class Wire(nn.Module):
         x: Tensor,
         state: Tensor | None = None,
         starts: Tensor | None = None,
-        norm: nn.Module | None = None,
+        before: Activation | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        return x if norm is None else norm(x), None, torch.ones((), device=x.device)
+        return x if before is None else before(x), None, torch.ones((), device=x.device)
 
 
 def make_neuron(config: NeuronConfig, size: int, num_steps: int = 1) -> Neuron | Wire:

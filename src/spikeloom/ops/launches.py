@@ -1,4 +1,4 @@
-"""Triton programs that are launched one after another, and compiled side by side."""
+"""How Triton programs are launched: one after another, or where torch.compile sees into them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ import torch
 import triton
 
 _compiled: set[Hashable] = set()
+
+
+def wrap_triton(program: Any) -> Any:
+    """`torch.library.wrap_triton`; programs in Triton's interpreter, which it refuses, as they are.
+
+    Inside a `torch.library.triton_op` call it by this name, on a global name: from the source text
+    torch learns which programs an operator has, and compiles anew when one of them changed.
+    """
+    if not isinstance(program, triton.JITFunction):
+        return program
+    return torch.library.wrap_triton(program)
 
 
 class Launches:

@@ -25,17 +25,18 @@ def nothing_said(monkeypatch):
 
 
 def test_a_cpu_takes_the_torch_forms_without_a_word(capsys):
-    x, theta, bias = torch.randn(5, 8), torch.full((8,), 0.3), torch.randn(8)
+    x, log_theta, bias = torch.randn(5, 8), torch.full((8,), -1.2), torch.randn(8)
+    theta = log_theta.exp()
     norm = nn.RMSNorm(8, eps=1e-6)
     pairs = [
         (dispatch.lif(x, beta=0.5), naive.lif(x, beta=0.5)),
         (dispatch.graded_lif(x, theta, **SHAPE), naive.graded_lif(x, theta, **SHAPE)),
         (
-            dispatch.graded_emission(x, bias, theta, **SHAPE),
+            dispatch.graded_emission(x, bias, log_theta, **SHAPE),
             memoryless.graded_emission(x + bias, theta, **SHAPE),
         ),
         (
-            dispatch.graded_emission(x, bias, theta, norm, **SHAPE),
+            dispatch.graded_emission(x, bias, log_theta, norm, **SHAPE),
             memoryless.graded_emission(norm(x) + bias, theta, **SHAPE),
         ),
     ]
@@ -73,16 +74,17 @@ def test_compiled_without_gradients_torch_merges_the_neuron(dtype, monkeypatch):
     x, bias, norm = torch.randn(50, 64).to(dtype), torch.randn(64).to(dtype), nn.RMSNorm(64, 1e-6)
     theta = (0.2 + torch.rand(64)).to(dtype)
     neuron = torch.compile(
-        lambda x: dispatch.graded_emission(x, bias, theta, norm.to(dtype), **SHAPE), backend="eager"
+        lambda x: dispatch.graded_emission(x, bias, theta.log(), norm.to(dtype), **SHAPE),
+        backend="eager",
     )
     with torch.no_grad():
         y, rate = neuron(x)
         v = nn.functional.rms_norm(x.double(), (64,), norm.weight.double(), 1e-6) + bias.double()
-        wanted, fired = memoryless.graded_emission(v, theta.double(), **SHAPE)
+        wanted, fired = memoryless.graded_emission(v, theta.log().double().exp(), **SHAPE)
     assert y.dtype == dtype
     torch.testing.assert_close(y, wanted.to(dtype))
     assert float(rate) == pytest.approx(float(fired))
-    with pytest.raises(Exception, match="normed_emission"):  # with gradients it is
+    with pytest.raises(Exception, match="graded_emission"):  # with gradients it is
         neuron(x.requires_grad_())
 
 

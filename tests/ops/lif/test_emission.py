@@ -1,4 +1,4 @@
-"""The memoryless neuron in Triton, with and without a norm, equals the torch form behind both."""
+"""The memoryless neuron in Triton, with what stands before it, equals the torch forms of both."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton", reason="the GPU programs need Triton, also in its interpreter")
 
+from spikeloom.ops.activation import squared_relu
 from spikeloom.ops.lif import emission, memoryless
 
 INTERPRETED = not torch.cuda.is_available()
@@ -28,40 +29,47 @@ def draw(device, *size, dtype=torch.float32):
 
 
 def tensors(device, size, dtype=torch.float32):
-    """x, gain, bias and payload step."""
+    """x, gain, bias and the logarithm of the payload step."""
     D = size[-1]
     x = draw(device, *size, dtype=dtype) * 2
-    return x, draw(device, D) * 0.2 + 1, draw(device, D) * 0.1, draw(device, D).abs() * 0.3 + 0.1
+    log_theta = (draw(device, D).abs() * 0.3 + 0.1).log()
+    return x, draw(device, D) * 0.2 + 1, draw(device, D) * 0.1, log_theta
 
 
-def ours(normed, x, weight, bias, theta, **shape):
-    if normed:
-        return emission.normed_emission(x, weight, bias, theta, eps=EPS, **shape)
-    return emission.graded_emission(x, bias, theta, **shape)
+FORMS = ["normed", "squared", "plain"]
 
 
-def wanted(normed, x, weight, bias, theta, **shape):
-    v = F.rms_norm(x.float(), x.shape[-1:], weight, EPS) if normed else x
-    return memoryless.graded_emission(v + bias, theta, **shape)
+def ours(form, x, weight, bias, log_theta, **shape):
+    options = {"normed": {"weight": weight, "eps": EPS}, "squared": {"squared": True}, "plain": {}}
+    return emission.graded_emission(x, bias, log_theta, **options[form], **shape)
 
 
-def gradients(form, normed, inputs, upstream, by_rate, **shape):
+def wanted(form, x, weight, bias, log_theta, **shape):
+    before = {
+        "normed": lambda: F.rms_norm(x.float(), x.shape[-1:], weight, EPS),
+        "squared": lambda: squared_relu(x.float()),
+        "plain": lambda: x,
+    }
+    return memoryless.graded_emission(before[form]() + bias, log_theta.exp(), **shape)
+
+
+def gradients(neuron, form, inputs, upstream, by_rate, **shape):
     leaves = [t.detach().clone().requires_grad_() for t in inputs]
-    y, rate = form(normed, *leaves, **shape)
+    y, rate = neuron(form, *leaves, **shape)
     loss = (y.float() * upstream).sum() + by_rate * rate
     return y, rate, *torch.autograd.grad(loss, leaves, allow_unused=True)
 
 
-@pytest.mark.parametrize("normed", [True, False])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("levels", "fire_level", "signed", "window"), SHAPES)
 @pytest.mark.parametrize("size", [(1, 3), (5, 2, 40), (37, 300)], ids=str)
-def test_outputs_and_gradients(device, normed, levels, fire_level, signed, window, size):
+def test_outputs_and_gradients(device, form, levels, fire_level, signed, window, size):
     shape = {"levels": levels, "fire_level": fire_level, "signed": signed, "window": window}
     inputs = tensors(device, size)
     upstream = draw(device, *size)
     by_rate = 0.3 * upstream.numel()  # weighs about as much as the emission
-    found = gradients(ours, normed, inputs, upstream, by_rate, **shape)
-    expected = gradients(wanted, normed, inputs, upstream, by_rate, **shape)
+    found = gradients(ours, form, inputs, upstream, by_rate, **shape)
+    expected = gradients(wanted, form, inputs, upstream, by_rate, **shape)
     for got, want in zip(found, expected, strict=True):
         if want is None:
             assert got is None  # the gain, where there is no norm
@@ -69,41 +77,41 @@ def test_outputs_and_gradients(device, normed, levels, fire_level, signed, windo
             torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("normed", [True, False])
-def test_only_one_output_used(device, normed):
+@pytest.mark.parametrize("form", FORMS)
+def test_only_one_output_used(device, form):
     inputs = tensors(device, (6, 20))
     shape = {"levels": 8, "fire_level": 2, "signed": True}
     for use in (0, 1):
         found = []
-        for form in (ours, wanted):
+        for neuron in (ours, wanted):
             x = inputs[0].clone().requires_grad_()
-            output = form(normed, x, *inputs[1:], **shape)[use]
+            output = neuron(form, x, *inputs[1:], **shape)[use]
             found.append(torch.autograd.grad(output.sum(), x)[0])
         torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("normed", [True, False])
-def test_types(device, normed):
+@pytest.mark.parametrize("form", FORMS)
+def test_types(device, form):
     """bfloat16 in and out, float32 parameters, as in mixed precision."""
     inputs = tensors(device, (9, 64), dtype=torch.bfloat16)
     shape = {"levels": 24, "fire_level": 6, "signed": True, "dtype": torch.bfloat16}
     upstream = draw(device, 9, 64, dtype=torch.bfloat16).float()
-    found = gradients(ours, normed, inputs, upstream, 0.0, **shape)
-    expected = gradients(wanted, normed, inputs, upstream, 0.0, **shape)
+    found = gradients(ours, form, inputs, upstream, 0.0, **shape)
+    expected = gradients(wanted, form, inputs, upstream, 0.0, **shape)
     for got, want in zip(found, expected, strict=True):
         if want is not None:
             assert got.dtype == want.dtype
             torch.testing.assert_close(got, want, atol=2e-2, rtol=2e-2)
 
 
-@pytest.mark.parametrize("normed", [True, False])
-def test_operator_is_fit_for_torch_compile(device, normed):
-    x, weight, bias, theta = (t.requires_grad_() for t in tensors(device, (5, 24)))
-    numbers = (EPS, 8, 2, True, 0.5, torch.bfloat16)
+@pytest.mark.parametrize("form", FORMS)
+def test_operator_is_fit_for_torch_compile(device, form):
+    x, weight, bias, log_theta = (t.requires_grad_() for t in tensors(device, (5, 24)))
+    numbers = (EPS, form == "squared", 8, 2, True, 0.5, torch.bfloat16)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(
         emission.lif_emission,
-        (x, weight if normed else None, bias, theta, *numbers),
+        (x, weight if form == "normed" else None, bias, log_theta, *numbers),
         test_utils=checks,
     )
 
@@ -117,7 +125,22 @@ def test_another_fire_level_compiles_nothing_anew():
     counts = []
     for fire_level in (1, 2, 6, 16):
         shape = {"levels": 24, "fire_level": fire_level, "signed": True}
-        gradients(ours, True, inputs, upstream, 1.0, **shape)
+        gradients(ours, "normed", inputs, upstream, 1.0, **shape)
         caches = (kernel.device_caches for kernel in (emission_forward, emission_backward))
         counts.append([len(entry[0]) for cache in caches for entry in cache.values()])
     assert all(count == counts[0] for count in counts)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("form", FORMS)
+def test_compiled_it_is_the_same_at_every_fire_level(form):
+    torch.compiler.reset()
+    compiled = torch.compile(ours, fullgraph=True)
+    inputs, upstream = tensors("cuda", (64, 5, 96)), draw("cuda", 64, 5, 96)
+    for fire_level in (1, 2, 6, 16):
+        shape = {"levels": 24, "fire_level": fire_level, "signed": True, "window": 0.3}
+        found = gradients(compiled, form, inputs, upstream, 1.0, **shape)
+        expected = gradients(ours, form, inputs, upstream, 1.0, **shape)
+        for got, want in zip(found, expected, strict=True):
+            if want is not None:
+                torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spikeloom.ops.activation import squared_relu
 from spikeloom.ops.lif import memoryless, naive, recurrent
 
 GPU_BUILD = torch.version.cuda is not None or torch.version.hip is not None
 TRITON = GPU_BUILD and importlib.util.find_spec("triton") is not None
 if TRITON:  # a CPU build of torch never loads Triton
     from spikeloom.ops.lif import emission, recurrent_scan, scan
-
-# Memoryless neurons: whether the Triton program replaces what torch.compile fuses by itself.
-FUSE_NORM = True  # the neurons right behind an RMSNorm
-FUSE_PLAIN = False  # the others: their activation is element-wise, torch.compile fuses all of it
 
 _said: set[str] = set()
 
@@ -59,28 +57,36 @@ def recurrent_lif(
 
 
 def graded_emission(
-    x: Tensor, bias: Tensor, theta: Tensor, norm: nn.Module | None = None, **neuron
+    x: Tensor,
+    bias: Tensor,
+    log_theta: Tensor,
+    before: Callable[[Tensor], Tensor] | None = None,
+    **neuron,
 ) -> tuple[Tensor, Tensor]:
-    """As `memoryless.graded_emission(norm(x) + bias, theta, ...)`; no norm if None."""
-    if norm is None:
-        if FUSE_PLAIN and _runs_in_triton(x):
-            return emission.graded_emission(x, bias, theta, **neuron)
-        return memoryless.graded_emission(x + bias, theta, **neuron)
-    if isinstance(norm, nn.RMSNorm) and _runs_in_triton(x, widest=_widest_norm()):
-        if torch.compiler.is_compiling() and not torch.is_grad_enabled():
-            return _merged(x, bias, theta, norm, **neuron)
-        if FUSE_NORM:
-            return emission.normed_emission(
-                x, norm.weight, bias, theta, eps=norm.eps or 0.0, **neuron
-            )
-    return memoryless.graded_emission(norm(x) + bias, theta, **neuron)
+    """As `memoryless.graded_emission(before(x) + bias, exp(log_theta), ...)`.
+
+    The Triton program takes in an RMSNorm and `squared_relu`; None is nothing before the bias.
+    """
+    normed = isinstance(before, nn.RMSNorm)
+    if not _runs_in_triton(x, widest=_widest_norm() if normed else None):
+        v = x if before is None else before(x)
+        return memoryless.graded_emission(v + bias, log_theta.exp(), **neuron)
+    if torch.compiler.is_compiling() and not torch.is_grad_enabled():
+        return _merged(x, bias, log_theta, before, **neuron)
+    if isinstance(before, nn.RMSNorm):
+        neuron |= {"weight": before.weight, "eps": before.eps or 0.0}
+    elif before is squared_relu:
+        neuron |= {"squared": True}
+    elif before is not None:
+        x = before(x)
+    return emission.graded_emission(x, bias, log_theta, **neuron)
 
 
 def _merged(
     x: Tensor,
     bias: Tensor,
-    theta: Tensor,
-    norm: nn.RMSNorm,
+    log_theta: Tensor,
+    before: Callable[[Tensor], Tensor] | None,
     dtype: torch.dtype | None = None,
     **neuron,
 ) -> tuple[Tensor, Tensor]:
@@ -89,9 +95,15 @@ def _merged(
     Without gradients that makes a launch less per neuron, which is what decoding waits for; with
     them, the sums over tokens for the parameters need programs of their own anyway.
     """
-    dtype = dtype or torch.promote_types(x.dtype, norm.weight.dtype)
-    v = F.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps) + bias
-    return memoryless.graded_emission(v, theta, dtype=dtype, **neuron)
+    v, beside = x.float(), bias
+    if isinstance(before, nn.RMSNorm):
+        beside = before.weight
+        v = F.rms_norm(v, before.normalized_shape, beside.float(), before.eps)
+    elif before is not None:
+        v = before(v)
+    dtype = dtype or torch.promote_types(x.dtype, beside.dtype)
+    theta = log_theta.float().exp()
+    return memoryless.graded_emission(v + bias, theta, dtype=dtype, **neuron)
 
 
 def _runs_in_triton(x: Tensor, widest: int | None = None) -> bool:

@@ -1,11 +1,14 @@
-"""The memoryless graded neuron in Triton, alone or right behind an RMSNorm: one pass each way.
+"""The memoryless graded neuron in Triton, with what stands right before it: one pass each way.
 
-    v = x + bias                              or    v = weight * x / rms(x) + bias
-    y = theta * s(v / theta)                        (`spikeloom.ops.lif.memoryless`)
+    v = x + bias    or    v = weight * x / rms(x) + bias    or    v = relu(x)^2 + bias
+    y = theta * s(v / theta)        theta = exp(log_theta)  (`spikeloom.ops.lif.memoryless`)
 
 Rows are tokens, `[N, D]` contiguous. A program takes ROWS rows at a time; the backward programs
 walk through many, hold their sums for the parameters in registers and write one row `[D]` each, to
 be added up in a fixed order. Without a norm a program sees COLS channels, with one all of them.
+
+torch.compile hands floats over as float64, and would take one made of a symbol for an integer: all
+numbers but `eps` are therefore integers, and what is computed from them is float32.
 """
 
 import triton
@@ -14,38 +17,45 @@ import triton.language as tl
 from spikeloom.ops.lif.triton_step import magnitude, rounded
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["fire_level"])
 def emission_forward(
-    x, weight, bias, theta, y, scale, fired, N, D, eps, levels, fires_at,
-    SIGNED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    x, weight, bias, log_theta, y, scale, fired, N, D, eps, levels, fire_level,
+    SQUARED: tl.constexpr, SIGNED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Emissions, `scale` `[N]` = 1 / rms(x), and how often each program's rows fired."""
+    levels, eps = tl.cast(levels, tl.float32), tl.cast(eps, tl.float32)
     row, column, exists = _rows(tl.program_id(0) * ROWS, N, D, ROWS, COLS)
     at = row.to(tl.int64) * D + column
     here = column < D
-    step = tl.load(theta + column, here, other=1.0).to(tl.float32)
+    step = tl.exp(tl.load(log_theta + column, here, other=0.0).to(tl.float32))
     v = tl.load(x + at, exists, other=0.0).to(tl.float32)
+    if SQUARED:
+        v = tl.maximum(v, 0.0)
+        v = v * v
     if weight is not None:
         rms = tl.rsqrt(tl.sum(v * v, axis=1, keep_dims=True) / D + eps)
         tl.store(scale + row, rms, row < N)
         v = v * rms * tl.load(weight + column, here, other=0.0).to(tl.float32)
     v += tl.load(bias + column, here, other=0.0).to(tl.float32)
-    s = _payload(rounded(v * tl.div_rn(1.0, step), levels), fires_at, SIGNED)
+    s = _payload(rounded(v * tl.div_rn(1.0, step), levels), fire_level - 0.5, SIGNED)
     tl.store(y + at, (step * s).to(y.dtype.element_ty), exists)
     count = tl.sum(tl.where(exists & (s != 0.0), 1.0, 0.0))
     tl.store(fired + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), count)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["fire_level", "opens_at"])
 def emission_backward(
-    x, weight, bias, theta, scale, grad, grad_rate, grad_x, sums,
-    N, D, levels, fires_at, opens,
-    SIGNED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    x, weight, bias, log_theta, scale, grad, grad_rate, grad_x, sums,
+    N, D, levels, fire_level, opens_at,
+    SQUARED: tl.constexpr, SIGNED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of x, and per program those of theta, bias and weight: `sums` `[P, 3, D]`."""
+    """Gradient of x, and per program those of log_theta, bias and weight: `sums` `[P, 3, D]`."""
+    levels = tl.cast(levels, tl.float32)
+    fires_at = fire_level - 0.5
+    opens = opens_at - 0.5
     column = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     here = column < D
-    step = tl.load(theta + column, here, other=1.0).to(tl.float32)
+    step = tl.exp(tl.load(log_theta + column, here, other=0.0).to(tl.float32))
     inverse = tl.div_rn(1.0, step)
     shift = tl.load(bias + column, here, other=0.0).to(tl.float32)
     gain = step
@@ -60,6 +70,9 @@ def emission_backward(
         g = tl.load(grad + at, exists, other=0.0).to(tl.float32)
         unit = tl.load(x + at, exists, other=0.0).to(tl.float32)
         v = unit + shift
+        if SQUARED:
+            unit = tl.maximum(unit, 0.0)
+            v = unit * unit + shift
         if weight is not None:
             rms = tl.load(scale + row, row < N, other=0.0)
             unit = unit * rms
@@ -78,9 +91,11 @@ def emission_backward(
             by_v = by_v * gain
             along = tl.sum(by_v * unit, axis=1, keep_dims=True) / D
             by_v = (by_v - along * unit) * rms
+        if SQUARED:
+            by_v = by_v * (2.0 * unit)
         tl.store(grad_x + at, by_v.to(grad_x.dtype.element_ty), exists)
     at = sums + tl.program_id(0).to(tl.int64) * 3 * D + column
-    tl.store(at, tl.sum(by_theta, axis=0)[None, :], here)
+    tl.store(at, tl.sum(by_theta * step, axis=0)[None, :], here)
     tl.store(at + D, tl.sum(by_bias, axis=0)[None, :], here)
     tl.store(at + 2 * D, tl.sum(by_weight, axis=0)[None, :], here)
 
