@@ -1,18 +1,26 @@
-"""Microseconds of the event-driven product under every launch in its table, on a GPU (40 s).
+"""Microseconds of the event-driven product cut up in other ways, on a GPU (20 s).
 
 usage: PYTHONPATH=src python benchmarks/sweep_gather.py
 """
 
 from unittest.mock import patch
 
-import gather_given
 import torch
 
 from spikeloom.bench import event
 from spikeloom.bench.timing import time_cuda
 from spikeloom.ops.event import gather, naive
+from spikeloom.ops.event.gather import Launch
 
 RATE = 0.1
+LAUNCHES = (
+    Launch(64, 1, 256, 8),
+    Launch(64, 4, 128, 4),
+    Launch(64, 2, 256, 8),
+    Launch(64, 4, 256, 8),
+    Launch(64, 8, 128, 4),
+    Launch(128, 4, 64, 4),
+)
 
 
 def launched(launch, work):
@@ -34,53 +42,31 @@ def check(work, payload, chain):
             raise SystemExit(f"a product is off by {error:.2g}")
 
 
-def given(payload, chain, cut, listed=None):
-    """Products that share out a list made before, or (without one) each make their own."""
-
-    def run():
-        lists = (
-            listed if listed is not None else gather_given.list_channels(payload) for _ in chain
-        )
-        return [
-            gather_given.event_matvec(payload, channels, weights, cut)
-            for channels, weights in zip(lists, chain, strict=True)
-        ]
-
-    return run
-
-
-def compare(name, d_in, d_out, launches, cuts=()):
-    """Times of the launches, of the shipped one, and of the dense product, fastest first."""
+def compare(name, d_in, d_out):
+    """Times of the launches, their list given or made, and of the dense product, fastest first."""
     chain = event.draw_chain(d_in, d_out)
     payload = event.draw_payload(d_in, RATE)
-    ours = event.product(payload, chain)
-    works = {describe(launch): launched(launch, ours) for launch in launches}
-    for cut in cuts:
-        listed = gather_given.list_channels(payload)
-        works[f"list given {tuple(cut)}"] = given(payload, chain, cut, listed)
-    if cuts:
-        works[f"list made and used {tuple(cuts[0])}"] = given(payload, chain, cuts[0])
+    ways = {way: event.product(payload, chain, way) for way in event.LISTS}
+    works = {
+        f"{tuple(launch)}, list {way}": launched(launch, work)
+        for launch in LAUNCHES
+        for way, work in ways.items()
+    }
     for work in works.values():
         check(work, payload, chain)
-    times = time_cuda({"shipped": ours, **works, **event.dense_products(payload, chain)}, rounds=10)
-    dense = min(times[way].ms for way in event.dense_products(payload, chain))
-    print(f"{name}, shipped {describe(gather.launch_of(d_in, d_out))}")
+    dense = event.dense_products(payload, chain)
+    times = time_cuda({**works, **dense}, rounds=10)
+    best = min(times[way].ms for way in dense)
+    print(f"{name}, shipped {tuple(gather.launch_of(d_in, d_out))}")
     for work, (ms, spread) in sorted(times.items(), key=lambda item: item[1].ms):
         us = 1e3 * ms / len(chain)
-        print(f"  {us:8.2f} us  {dense / ms:5.2f}x  {spread:4.0%}  {work}", flush=True)
-
-
-def describe(launch):
-    columns, channels, rows, warps, stages, early, listed = launch
-    staged = f", {stages} stages" * (stages > 1) + ", early" * early + ", listed" * listed
-    return f"{columns} columns, {channels} channels, {rows} rows, {warps} warps{staged}"
+        print(f"  {us:8.2f} us  {best / ms:5.2f}x  {spread:4.0%}  {work}", flush=True)
 
 
 def main():
     torch.manual_seed(0)
     for name, size in event.SIZES.items():
-        launches = [launch for launch in gather.LAUNCHES if launch.channels <= 2 * size[0]]
-        compare(name, *size, launches, gather_given.CUTS)
+        compare(name, *size)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,20 @@ from spikeloom.bench.timing import time_cuda
 from spikeloom.ops.lif import scan as form
 from spikeloom.ops.lif.scan import Tiling
 
-STEP_FORWARD = [(1, 512, 4), (2, 256, 4), (2, 256, 8), (8, 64, 4), (4, 64, 4)]
-STEP_BACKWARD = [(1, 512, 8), (2, 256, 8), (4, 128, 8), (8, 64, 8), (8, 64, 4), (16, 64, 8)]
-# Rows, columns, steps of a chunk, chunks ahead.
-TOKEN_FORWARD = [(1, 32, 16, 1), (1, 32, 16, 2), (1, 32, 32, 1), (1, 64, 16, 1), (1, 64, 16, 2)]
-TOKEN_BOTH = [(1, 32, 16, 1), (1, 32, 16, 2), (1, 64, 16, 1), (1, 64, 16, 2)]
+# Rows, columns, warps.
+STEP_FORWARD = [(1, 512, 4), (2, 256, 4), (2, 256, 8)]
+STEP_BACKWARD = [(1, 256, 4), (2, 256, 8), (2, 256, 4), (4, 128, 8), (8, 64, 4)]
+# Rows, columns, steps of a chunk.
+TOKEN_FORWARD = [(1, 32, 16), (1, 32, 32), (1, 64, 16), (1, 64, 32)]
+TOKEN_BOTH = [(1, 32, 16), (1, 64, 16)]
 
 
 def tiled(work, there=None, back=None):
     """`work` under these tilings forward and backward; where there is none, the shipped one."""
     shipped = form.tiling
 
-    def tiling(shape, backward):
-        return (back if backward else there) or shipped(shape, backward)
+    def tiling(shape, learns, backward=False):
+        return (back if backward else there) or shipped(shape, learns, backward)
 
     def run():
         with patch.object(form, "tiling", tiling):
@@ -71,7 +72,7 @@ def step():
 def token():
     scan.check(neuron_peers.GRADED_LIF, 2)
     forward, both = (
-        [Tiling(rows, cols, chunk, 1, ahead) for rows, cols, chunk, ahead in sizes]
+        [Tiling(rows, cols, chunk, 1) for rows, cols, chunk in sizes]
         for sizes in (TOKEN_FORWARD, TOKEN_BOTH)
     )
     for B in (8, 64):

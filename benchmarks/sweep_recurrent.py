@@ -13,16 +13,14 @@ from spikeloom.ops.lif import dispatch, recurrent_scan
 
 # Sequences and neurons of a program, parts of a sum, warps, words that a thread waits for at once.
 TILINGS = [
-    (16, 16, 8, 8, 4),
-    (16, 16, 8, 8, 1),
-    (16, 16, 8, 8, 0),  # all threads together
     (16, 16, 4, 4, 4),
-    (16, 16, 16, 16, 4),
-    (16, 16, 8, 4, 4),
-    (16, 32, 8, 8, 4),
+    (16, 16, 4, 4, 2),
+    (16, 16, 4, 4, 1),
+    (16, 16, 4, 4, 0),  # all threads together
+    (16, 16, 2, 2, 4),
+    (16, 16, 4, 2, 4),
     (16, 32, 4, 4, 4),
-    (16, 32, 16, 16, 4),
-    (32, 16, 8, 8, 4),
+    (16, 16, 8, 4, 4),
 ]
 NAMES = ("ROWS", "COLS", "SPLIT", "WARPS", "AT_ONCE")
 

@@ -4,7 +4,9 @@ A product in the inner loop of batch-1 decoding: `d_in` channels, of which a sha
 input-major bf16 weights. As in decoding, products follow each other inside one CUDA graph, each
 with weights of its own, `CHAINED` bytes of them together: five times what the L2 cache holds, so
 that every product reads its weights from memory. The cache is overwritten before each replay
-besides. A second row times a graph with one product alone: that is what starting a graph costs.
+besides. Rows where the list of channels that fired is made here pay for it in each product, and
+carry the targets; where it is given by the neuron, the products share one made before. A last row
+times a graph with one product alone: that is what starting a graph costs.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ SIZES = {
     "16384x4096": (16384, 4096),
     "768x3072": (768, 3072),
 }
-TARGETS = {(2048, 8192): 2.5, (4096, 16384): 4.0}  # at a rate of 0.1, either way round
+ASKED = 0.1  # the rate of the targets
+TARGETS = {(2048, 8192): 2.5, (4096, 16384): 4.0}  # either way round
 RATES = (0.05, 0.1, 0.2, 0.5)
+MADE, GIVEN = LISTS = ("made here", "given by the neuron")
 Products = Callable[[], list[Tensor]]
 CHAINED = 256 << 20  # bytes of weights in a graph at least; its time is divided by its products
 
@@ -56,30 +60,34 @@ def compare(d_in: int, d_out: int) -> Iterator[Row]:
     payloads = {rate: draw_payload(d_in, rate) for rate in RATES}
     for payload in payloads.values():
         check(payload, chain[0])
-    yield from _rows(payloads, chain, f"one of {len(chain)} in a graph")
-    yield from _rows({0.1: payloads[0.1]}, chain[:1], "alone in a graph", asked=False)
+    contenders = [(rate, MADE) for rate in RATES] + [(ASKED, GIVEN)]
+    yield from _rows(payloads, chain, contenders, f"one of {len(chain)} in a graph")
+    yield from _rows(payloads, chain[:1], [(ASKED, MADE)], "alone in a graph")
 
 
 def _rows(
-    payloads: dict[float, Tensor], chain: Sequence[InputMajor], where: str, asked: bool = True
+    payloads: dict[float, Tensor],
+    chain: Sequence[InputMajor],
+    contenders: Sequence[tuple[float, str]],
+    where: str,
 ) -> Iterator[Row]:
-    """A row per rate, in microseconds per product of the chain."""
+    """A row per rate and origin of the list, in microseconds per product of the chain."""
     d_in, d_out = chain[0].d_in, chain[0].d_out
-    dense = dense_products(next(iter(payloads.values())), chain)
-    ours = {str(rate): product(payload, chain) for rate, payload in payloads.items()}
+    dense = dense_products(payloads[ASKED], chain)
+    ours = {f"{rate}, list {way}": product(payloads[rate], chain, way) for rate, way in contenders}
     times = time_cuda({**ours, **dense})
     best = min(dense, key=lambda name: times[name].ms)
-    target = TARGETS.get((min(d_in, d_out), max(d_in, d_out))) if asked else None
-    for rate in payloads:
+    for name, (rate, way) in zip(ours, contenders, strict=True):
+        asked = rate == ASKED and way == MADE and len(chain) > 1
         yield Row(
-            f"event matvec, {d_in} in, {d_out} out, bf16, channel rate {rate}, {where}",
+            f"event matvec, {d_in} in, {d_out} out, bf16, channel rate {name}, {where}",
             device_name("cuda"),
-            1e3 * times[str(rate)].ms / len(chain),
+            1e3 * times[name].ms / len(chain),
             1e3 * times[best].ms / len(chain),
             f"cuBLAS dense ({best}), torch {torch.__version__}",
             "us",
-            target if rate == 0.1 else None,
-            times[str(rate)].spread,
+            TARGETS.get((min(d_in, d_out), max(d_in, d_out))) if asked else None,
+            times[name].spread,
         )
 
 
@@ -100,10 +108,12 @@ def draw_payload(d_in: int, rate: float) -> Tensor:
     return torch.randint(1, 5, (d_in,), device="cuda").float() * fires
 
 
-def product(payload: Tensor, chain: Sequence[InputMajor]) -> Products:
+def product(payload: Tensor, chain: Sequence[InputMajor], way: str = MADE) -> Products:
+    """The products of a chain, their list made by each or (GIVEN) once before all."""
     from spikeloom.ops.event import gather
 
-    return lambda: [gather.event_matvec(payload, weights) for weights in chain]
+    fired = gather.fired_channels(payload) if way == GIVEN else None
+    return lambda: [gather.event_matvec(payload, weights, fired) for weights in chain]
 
 
 def dense_products(payload: Tensor, chain: Sequence[InputMajor]) -> dict[str, Products]:
@@ -121,8 +131,8 @@ def dense_products(payload: Tensor, chain: Sequence[InputMajor]) -> dict[str, Pr
 def check(payload: Tensor, weights: InputMajor) -> None:
     """Refuse to time what is wrong, or differs from call to call."""
     exact = naive.event_matvec(payload, weights)
-    (got,), (again,) = (product(payload, [weights])() for _ in range(2))
+    got, *others = (product(payload, [weights], way)()[0] for way in (MADE, MADE, GIVEN))
     error = float((got - exact).norm() / exact.norm())
-    if not error < 1e-5 or not torch.equal(got, again):
+    if not error < 1e-5 or not all(torch.equal(got, other) for other in others):
         size = f"{weights.d_in} in, {weights.d_out} out"
         raise RuntimeError(f"the event-driven product is wrong at {size}: off by {error:.2g}")

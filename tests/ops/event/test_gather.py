@@ -13,7 +13,7 @@ DEVICES = [
     pytest.param("cpu", marks=pytest.mark.skipif(GPU, reason="compiled for the GPU here")),
     pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not GPU, reason="no GPU")]),
 ]
-# One channel and output, one slice, more slices than are added up at once, many blocks of outputs.
+# One channel and output, one part and four of the list, several rounds of rows, many blocks.
 SIZES = [(1, 1), (60, 33), (2100, 50), (130, 600)]
 
 
@@ -48,30 +48,52 @@ def test_silent_channels_are_not_read(device):
     assert gather.event_matvec(payload, weights).isfinite().all()
 
 
-@pytest.mark.parametrize("launch", gather.LAUNCHES)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("d_in", [1, 60, 2100])
+def test_channels_that_fired_are_listed_in_order(d_in, device):
+    payload, _ = make(d_in, 1, 0.3, device=device)
+    fired = gather.fired_channels(payload)
+    count = int(payload.count_nonzero())
+    assert fired[d_in] == count
+    assert torch.equal(fired[:count].long(), payload.nonzero().flatten())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_products_share_a_list(device):
+    payload, weights = make(300, 40, 0.1, device=device)
+    _, others = make(300, 700, 0.1, device=device)
+    fired = gather.fired_channels(payload)
+    for w in (weights, others):
+        shared = gather.event_matvec(payload, w, fired)
+        assert torch.equal(shared, gather.event_matvec(payload, w))
+
+
+@pytest.mark.parametrize("launch", [(64, 1, 256, 8), (64, 4, 128, 4), (32, 3, 16, 4)])
 def test_every_launch_computes_the_same(launch, monkeypatch):
-    monkeypatch.setattr(gather, "launch_of", lambda *_: launch)
+    monkeypatch.setattr(gather, "launch_of", lambda *_: gather.Launch(*launch))
     payload, weights = make(300, 520, 0.3, device="cuda" if GPU else "cpu")
     y = gather.event_matvec(payload, weights)
     torch.testing.assert_close(y, naive.event_matvec(payload, weights), atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_counters_are_left_as_they_were_found(device):
-    payload, weights = make(2100, 50, 0.1, device=device)
-    for _ in range(2):
-        gather.event_matvec(payload, weights)
-    assert not gather._counters[weights.data.device].any()
+def test_few_outputs_cut_the_list_into_parts():
+    assert gather.launch_of(2048, 8192).parts == gather.launch_of(768, 3072).parts == 1
+    assert gather.launch_of(8192, 2048).parts == gather.launch_of(768, 768).parts == 4
 
 
-def test_the_shipped_launches_are_among_those_compared():
-    sizes = [(768, 3072), (2048, 8192), (8192, 2048), (4096, 16384), (16384, 4096)]
-    assert {gather.launch_of(*size) for size in sizes} <= set(gather.LAUNCHES)
-
-
-def test_the_operator_is_registered_as_torch_wants_it():
+def test_the_operators_are_registered_as_torch_wants_them():
     payload, weights = make(70, 33, 0.5)
-    torch.library.opcheck(gather._event_matvec, (payload, weights.data, weights.scale))
+    payload += 25  # all fire: places of the list that are not written cannot be compared
+    torch.library.opcheck(gather._fired_channels, (payload,))
+    fired = gather.fired_channels(payload)
+    torch.library.opcheck(gather._event_matvec, (payload, fired, weights.data, weights.scale))
+
+
+def test_without_a_gpu_no_list_is_wanted():
+    payload, weights = make(70, 33, 0.5)
+    assert event.fired_channels(payload) is None
+    y = event.event_matvec(payload, weights, event.fired_channels(payload))
+    torch.testing.assert_close(y, naive.event_matvec(payload, weights), atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.gpu

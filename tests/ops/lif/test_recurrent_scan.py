@@ -55,7 +55,7 @@ def assert_equal(given, **neuron):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("S", "B", "D"), [(1, 1, 1), (5, 3, 40), (3, 17, 130)])
+@pytest.mark.parametrize(("S", "B", "D"), [(1, 1, 1), (5, 3, 40), (3, 17, 130), (2, 2, 530)])
 def test_equals_the_specification_with_all_gradients(S, B, D, device):
     assert_equal(draw(S, B, D, device))
 

@@ -16,23 +16,35 @@ from spikeloom.ops.event import fallback, naive, native
 from spikeloom.ops.event.packing import pack
 from spikeloom.ops.event.weights import Arena, InputMajor
 
-__all__ = ["Arena", "InputMajor", "event_matvec", "pack"]
+__all__ = ["Arena", "InputMajor", "event_matvec", "fired_channels", "pack"]
 
 
-def event_matvec(payload: Tensor, weights: InputMajor) -> Tensor:
-    """The product of `naive.event_matvec`: in C++ or Triton where they are there, else in torch."""
+def fired_channels(payload: Tensor) -> Tensor | None:
+    """The list that products of one payload can share on a GPU; None where they want none."""
+    if not payload.is_cuda or not _triton():
+        return None
+    from spikeloom.ops.event import gather
+
+    return gather.fired_channels(payload)
+
+
+def event_matvec(payload: Tensor, weights: InputMajor, fired: Tensor | None = None) -> Tensor:
+    """The product of `naive.event_matvec`: in C++ or Triton where they are there, else in torch.
+
+    `fired` is `fired_channels(payload)`, where several products share it.
+    """
     if weights.data.is_cuda:
-        return _on_gpu(payload, weights)
+        return _on_gpu(payload, weights, fired)
     form = native if native.available() else fallback
     return form.event_matvec(payload, weights)
 
 
-def _on_gpu(payload: Tensor, weights: InputMajor) -> Tensor:
+def _on_gpu(payload: Tensor, weights: InputMajor, fired: Tensor | None) -> Tensor:
     if not _triton():
         return naive.event_matvec(payload, weights)
     from spikeloom.ops.event import gather
 
-    return gather.event_matvec(payload, weights)
+    return gather.event_matvec(payload, weights, fired)
 
 
 @functools.cache

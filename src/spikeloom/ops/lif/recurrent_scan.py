@@ -17,7 +17,8 @@ from torch import Tensor
 from spikeloom.ops.lif import triton_recurrent
 from spikeloom.ops.lif.recurrent import State
 
-ROWS, COLS, SPLIT, WARPS = 16, 16, 8, 8
+ROWS, COLS, SPLIT, WARPS = 16, 16, 4, 4
+MEASURED = 512  # neurons, with this tiling (`benchmarks/sweep_recurrent.py`)
 AT_ONCE = 4  # words that a thread waits for together, at most
 WIDEST = 1024  # neurons: 16 rows of W, in two halves, must fit into a multiprocessor
 STEPS = 1 << 30  # per launch; one at a time where programs run one after another (interpreted)
@@ -207,17 +208,21 @@ def _programs_at_once(x: Tensor) -> int:
 
 
 def _constants(x: Tensor) -> dict[str, Any]:
-    part = max(triton.next_power_of_2(triton.cdiv(x.shape[2], SPLIT)), 16)
-    found: dict[str, Any] = {"ROWS": ROWS, "COLS": COLS, "SPLIT": SPLIT, "PART": part}
+    D = x.shape[2]
+    factor = 1 if D <= MEASURED else 2  # no thread has more of the weight than there
+    split, warps = factor * SPLIT, factor * WARPS
+    part = max(triton.next_power_of_2(triton.cdiv(D, split)), 16)
+    found: dict[str, Any] = {"ROWS": ROWS, "COLS": COLS, "SPLIT": split, "PART": part}
     if x.is_cuda:  # cooperative: all programs at once, or an error
-        found |= {"num_warps": WARPS, "num_stages": 1, "launch_cooperative_grid": True}
+        found |= {"num_warps": warps, "num_stages": 1, "launch_cooperative_grid": True}
     return found
 
 
 def _waiting(x: Tensor) -> dict[str, Any]:
     """How the forward pass waits; each thread has a power of two of the words of a step."""
-    part = _constants(x)["PART"]
-    words = max(ROWS * SPLIT * part // triton_recurrent.WORD // (32 * WARPS), 1)
+    split, part = (_constants(x)[name] for name in ("SPLIT", "PART"))
+    threads = 32 * WARPS * split // SPLIT
+    words = max(ROWS * split * part // triton_recurrent.WORD // threads, 1)
     words = min(words, AT_ONCE) if x.is_cuda else 0
     registers = ",".join(["=r"] * words + ["l"] * words)
     asm = triton_recurrent.waiting_for(words) if words else ""

@@ -126,22 +126,22 @@ class Tiling(NamedTuple):
     cols: int
     chunk: int
     warps: int
-    ahead: int = 1  # chunks that the forward pass asks for before it needs them
 
 
-def tiling(shape: Sequence[int], backward: bool) -> Tiling:
-    """Wide tiles where lanes are many, single warps where steps are.
+def tiling(shape: Sequence[int], learns: bool, backward: bool = False) -> Tiling:
+    """Wide tiles where lanes are many, single warps where steps are (`benchmarks/sweep_lif.py`).
 
     Up to STEP_CLOCK steps the programs are bound by memory, and 2 to 4 lanes per thread keep enough
-    of it in flight; tall tiles leave few rows of theta's gradient to be added up. Beyond, each
-    thread walks alone through one lane or two.
+    of it in flight. Beyond, each thread walks alone through one lane or two; a forward pass that
+    learns leaves its membranes where the backward pass begins its chunks.
     """
     S, G, R, D = shape
     if S <= STEP_CLOCK:
-        lanes, cols, chunk, warps = (512, 64, S, 8) if backward else (512, 256, S, 4)
+        lanes, cols, chunk, warps = 512, 256, S, 8 if backward else 4
+    elif learns:
+        lanes, cols, chunk, warps = 64, 64, 16, 1
     else:
-        lanes = cols = 64 if G * R * D >= 1 << 15 else 32
-        chunk, warps = 16, 1
+        lanes, cols, chunk, warps = 32, 32, 32, 1
     rows = min(lanes // min(cols, triton.next_power_of_2(D)), triton.next_power_of_2(G * R))
     return Tiling(rows, min(lanes // rows, triton.next_power_of_2(D)), chunk, warps)
 
@@ -173,7 +173,7 @@ def lif_scan(
     keep_inner: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes `[S, G, R, D]`, last membrane and membranes between chunks (empty if not kept)."""
-    tile = tiling(x.shape, backward=False)
+    tile = tiling(x.shape, keep_inner)
     outputs = _empty_outputs(x, keep_last, keep_inner)
     spikes, last, inner = outputs
     with torch.cuda.device_of(x):
@@ -185,7 +185,6 @@ def lif_scan(
             _or_none(last),
             _or_none(inner),
             *x.shape,
-            AHEAD=tile.ahead,
             **_constants(x, kind, signed, tile),
         )
     return outputs
@@ -217,7 +216,7 @@ def lif_scan_backward(
     window: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, theta, beta and first; empty where there is no such tensor."""
-    tile = tiling(x.shape, backward=True)
+    tile = tiling(x.shape, learns=True, backward=True)
     grad = _unit_stride(grad)
     grad_x, grad_first = torch.empty_like(x), _like(first)
     parts = triton.cdiv(x.shape[1] * x.shape[2], tile.rows)
@@ -300,7 +299,7 @@ def _grid(x: Tensor, tile: Tiling) -> tuple[int]:
 
 def _empty_outputs(x: Tensor, keep_last: bool, keep_inner: bool) -> tuple[Tensor, Tensor, Tensor]:
     membrane = x.shape[1:]
-    chunks = -(-x.shape[0] // tiling(x.shape, backward=False).chunk)
+    chunks = -(-x.shape[0] // tiling(x.shape, keep_inner).chunk)
     last = x.new_empty(membrane if keep_last else 0, dtype=torch.float32)
     inner = x.new_empty((chunks - 1 if keep_inner else 0, *membrane), dtype=torch.float32)
     return torch.empty_like(x), last, inner

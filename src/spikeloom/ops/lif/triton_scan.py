@@ -28,7 +28,7 @@ def scan_forward(
     spikes, spikes_strides, v_last, checkpoints,
     S, G, R, D,
     KIND: tl.constexpr, SIGNED: tl.constexpr, CHUNK: tl.constexpr, ONE_CHUNK: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr, AHEAD: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Spikes, the last membrane and, where there are more chunks, one membrane after each."""
     row, column, exists = _tile(G * R, D, ROWS, COLS)
@@ -55,13 +55,9 @@ def scan_forward(
             KIND, SIGNED, STARTS, CHUNK, False,
         )  # fmt: skip
     else:
-        soon_xs = _load(x, x_strides, begin + CHUNK, exists, CHUNK if AHEAD == 2 else 0, False)
-        soon_fresh = _load(
-            starts, starts_strides, begin + CHUNK, exists, CHUNK if AHEAD == 2 else 0, False
-        )
         for c in range(chunks):
             t = begin + c * CHUNK
-            ahead = tl.minimum(t + AHEAD * CHUNK, S - CHUNK)  # the last chunk is loaded again
+            ahead = tl.minimum(t + CHUNK, S - CHUNK)  # the last chunk is loaded again
             next_xs = _load(x, x_strides, ahead, exists, CHUNK, False)
             next_fresh = _load(starts, starts_strides, ahead, exists, CHUNK, False)
             v = _forward_chunk(
@@ -71,10 +67,7 @@ def scan_forward(
             if checkpoints is not None:
                 at = checkpoints + tl.cast(c, tl.int64) * G * R * D + lane
                 tl.store(at, v, exists & (c < chunks - 1))
-            if AHEAD == 2:
-                xs, fresh, soon_xs, soon_fresh = soon_xs, soon_fresh, next_xs, next_fresh
-            else:
-                xs, fresh = next_xs, next_fresh
+            xs, fresh = next_xs, next_fresh
     if v_last is not None:
         tl.store(v_last + lane, v, exists)
 
