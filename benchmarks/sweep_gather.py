@@ -18,9 +18,10 @@ LAUNCHES = (
     Launch(64, 4, 128, 4),
     Launch(64, 2, 256, 8),
     Launch(64, 4, 256, 8),
-    Launch(64, 8, 128, 4),
-    Launch(128, 4, 64, 4),
+    Launch(32, 1, 512, 8),
+    Launch(32, 2, 256, 8),
 )
+SLICES = (512, 1024, 2048, 16384)  # channels of a list
 
 
 def launched(launch, work):
@@ -28,6 +29,16 @@ def launched(launch, work):
 
     def run():
         with patch.object(gather, "launch_of", lambda *_: launch):
+            return work()
+
+    return run
+
+
+def sliced(channels, work):
+    """`work` whose lists are of so many channels."""
+
+    def run():
+        with patch.object(gather, "SLICE", channels):
             return work()
 
     return run
@@ -52,6 +63,8 @@ def compare(name, d_in, d_out):
         for launch in LAUNCHES
         for way, work in ways.items()
     }
+    for channels in SLICES:
+        works[f"shipped, lists of {channels} made here"] = sliced(channels, ways[event.MADE])
     for work in works.values():
         check(work, payload, chain)
     dense = event.dense_products(payload, chain)

@@ -1,8 +1,9 @@
 """The event-driven product on a GPU: list the channels that fired, then add up their rows.
 
-One program makes the list. The programs of the product share out the list, not the channels, so
-that all have as much to do, and each asks for many rows at once. Where outputs are few, the list is
-cut into parts, whose sums a last launch adds up. Sums have one order, so results repeat exactly.
+Each slice of channels has a list of its own, so that none waits for another to be counted. The
+programs of the product share out what fired, not the channels, so that all have as much to do, and
+each asks for many rows at once. Where outputs are few, the lists are cut into parts, whose sums a
+last launch adds up. Sums have one order, so results repeat exactly.
 The number of rows never leaves the GPU, so a CUDA graph may hold it all. From Hopper on a launch
 comes up while the one before still runs, and waits there for its end.
 """
@@ -19,6 +20,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from spikeloom.ops.event.weights import InputMajor
 
+SLICE = 2048  # channels of a list
 ADDED = tl.constexpr(256)  # outputs of a program that adds up parts
 
 
@@ -27,7 +29,7 @@ class Launch(NamedTuple):
 
     Attributes:
         columns: of a program.
-        parts: of the list.
+        parts: of what fired.
         rows: that a program asks for at once.
         warps: of a program.
     """
@@ -44,9 +46,9 @@ def launch_of(d_in: int, d_out: int) -> Launch:
 
 
 def fired_channels(payload: Tensor) -> Tensor:
-    """`[d_in + 1]` int32: the channels whose payload `[d_in]` is not 0, and last their number.
+    """`[slices, SLICE + 1]` int32: the channels whose payload `[d_in]` is not 0, slice by slice.
 
-    The places between are not written.
+    The last place of a row is their number; places between are not written.
     """
     return _fired_channels(payload.contiguous())
 
@@ -70,16 +72,19 @@ def event_matvec(payload: Tensor, weights: InputMajor, fired: Tensor | None = No
     "spikeloom::fired_channels", mutates_args=(), schema="(Tensor payload) -> Tensor"
 )
 def _fired_channels(payload):  # type: ignore[no-untyped-def]
-    fired, d_in = _fired_channels_fake(payload), payload.numel()
-    channels = max(triton.next_power_of_2(d_in), 128)
+    fired = _fired_channels_fake(payload)
+    warps = min(SLICE // 128, 16)
     with torch.cuda.device_of(payload):
-        _list[(1,)](payload, fired, d_in, channels, num_warps=16, **_early(payload))
+        _list[(fired.shape[0],)](
+            payload, fired, payload.numel(), SLICE, num_warps=warps, **_early(payload)
+        )
     return fired
 
 
 @_fired_channels.register_fake
 def _fired_channels_fake(payload):  # type: ignore[no-untyped-def]
-    return payload.new_empty(payload.numel() + 1, dtype=torch.int32)
+    slices = -(-payload.shape[0] // SLICE)
+    return payload.new_empty((slices, SLICE + 1), dtype=torch.int32)
 
 
 @torch.library.custom_op(
@@ -88,8 +93,8 @@ def _fired_channels_fake(payload):  # type: ignore[no-untyped-def]
     schema="(Tensor payload, Tensor fired, Tensor data, Tensor scale) -> Tensor",
 )
 def _event_matvec(payload, fired, data, scale):  # type: ignore[no-untyped-def]
-    d_in, d_out = data.shape
-    launch, early = launch_of(d_in, d_out), _early(payload)
+    d_out = data.shape[1]
+    launch, early = launch_of(*data.shape), _early(payload)
     y = _event_matvec_fake(payload, fired, data, scale)
     parts = y if launch.parts == 1 else y.new_empty(launch.parts, d_out)
     with torch.cuda.device_of(y):
@@ -99,9 +104,10 @@ def _event_matvec(payload, fired, data, scale):  # type: ignore[no-untyped-def]
             data,
             scale,
             parts,
-            d_in,
             d_out,
             data.stride(0),
+            SLICE=fired.shape[1] - 1,
+            SLICES=fired.shape[0],
             PARTS=launch.parts,
             ROWS=launch.rows,
             COLUMNS=launch.columns,
@@ -134,11 +140,12 @@ def _wait(EARLY: tl.constexpr):
 
 
 @triton.jit
-def _list(payload, fired, d_in, CHANNELS: tl.constexpr, EARLY: tl.constexpr):
-    """A running count gives each channel that fired its place."""
+def _list(payload, fired, d_in, SLICE: tl.constexpr, EARLY: tl.constexpr):
+    """A running count gives each channel that fired its place in the list of its slice."""
     TOGETHER: tl.constexpr = 4  # what a thread loads at once, it counts alone
     _wait(EARLY)
-    group = tl.arange(0, CHANNELS // TOGETHER)[:, None] * TOGETHER
+    fired += tl.program_id(0) * (SLICE + 1)
+    group = tl.program_id(0) * SLICE + tl.arange(0, SLICE // TOGETHER)[:, None] * TOGETHER
     channel = group + tl.arange(0, TOGETHER)[None, :]
     fires = tl.load(payload + channel, mask=channel < d_in, other=0) != 0
     ones = fires.to(tl.int32)
@@ -146,33 +153,47 @@ def _list(payload, fired, d_in, CHANNELS: tl.constexpr, EARLY: tl.constexpr):
     before = tl.cumsum(sizes, 0) - sizes
     place = before[:, None] + tl.cumsum(ones, 1) - 1
     tl.store(fired + place, channel, mask=fires)
-    tl.store(fired + d_in, tl.sum(sizes, 0))
+    tl.store(fired + SLICE, tl.sum(sizes, 0))
 
 
 @triton.jit
 def _gather(
-    payload, fired, data, scale, parts, d_in, d_out, stride,
-    PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, EARLY: tl.constexpr,
+    payload, fired, data, scale, parts, d_out, stride,
+    SLICE: tl.constexpr, SLICES: tl.constexpr, PARTS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """`parts[p, j] = sum_i payload[i] * scale[i] * data[i, j]` over the p-th part of the list."""
+    """`parts[p, j] = sum_i payload[i] * scale[i] * data[i, j]` over the p-th part of what fired."""
     _wait(EARLY)
     block, part = tl.program_id(0), tl.program_id(1)
     j = block * COLUMNS + tl.arange(0, COLUMNS)
     there = j < d_out
-    count = tl.load(fired + d_in)
+    count = 0
+    for s in tl.static_range(SLICES):
+        count += tl.load(fired + s * (SLICE + 1) + SLICE)
     size = tl.cdiv(count, PARTS)
     end = tl.minimum(part * size + size, count)
     sums = tl.zeros([ROWS, COLUMNS], tl.float32)
     for start in range(part * size, end, ROWS):
         slot = start + tl.arange(0, ROWS)
         here = slot < end
-        i = tl.load(fired + slot, mask=here, other=0)
+        i = tl.load(fired + _place(slot, fired, SLICE, SLICES), mask=here, other=0)
         at = data + i.to(tl.int64)[:, None] * stride + j[None, :]
         rows = tl.load(at, mask=here[:, None] & there[None, :], other=0)
         coefficient = tl.load(payload + i, mask=here, other=0).to(tl.float32)
         coefficient *= tl.load(scale + i, mask=here, other=0)
         sums += rows.to(tl.float32) * coefficient[:, None]
     tl.store(parts + part.to(tl.int64) * d_out + j, tl.sum(sums, 0), mask=there)
+
+
+@triton.jit
+def _place(slot, fired, SLICE: tl.constexpr, SLICES: tl.constexpr):
+    """Where the channels stand that have these numbers among all that fired."""
+    place, end = slot, 0
+    for s in tl.static_range(SLICES - 1):
+        length = tl.load(fired + s * (SLICE + 1) + SLICE)
+        end += length
+        place += tl.where(slot >= end, SLICE + 1 - length, 0)
+    return place
 
 
 @triton.jit
