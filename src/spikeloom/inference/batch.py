@@ -23,6 +23,7 @@ from spikeloom.model import DecoderState, SpikeloomForCausalLM
 # products were faster, infinity where none up to 16 was. Printed by `spikeloom bench batch`.
 CROSSING = {
     16: {0.1: math.inf, 0.2: math.inf, 0.3: math.inf, 0.5: math.inf},
+    124: {0.1: math.inf, 0.2: math.inf, 0.3: math.inf, 0.5: 8},
 }
 
 
