@@ -359,3 +359,13 @@ def test_configs_are_frozen(config):
     name = dataclasses.fields(config)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(config, name, None)
+
+
+def test_a_model_without_an_encoder_has_no_encoder_neuron_to_differ_in():
+    shared = {"default": {"kind": "graded", "levels": 7}}
+    sizes = {"vocab_size": 300, "hidden_size": 8, "num_attention_heads": 2}
+    without = parse_run({"model": {**sizes, "neurons": shared}}).model.neurons
+    assert without.head.levels == 7
+    assert without.encoder == NeuronsConfig().encoder
+    encoded = parse_run({"model": {**sizes, "neurons": shared, "embedding_size": 8}}).model.neurons
+    assert (encoded.encoder.kind, encoded.encoder.levels) == ("graded", 7)

@@ -247,6 +247,9 @@ class ModelConfig:
     pad_token_id: int | None = 1
 
     def __post_init__(self) -> None:
+        if self.embedding_size is None:  # no encoder, and nothing that its neuron could differ in
+            without = replace(self.neurons, encoder=NeuronsConfig().encoder)
+            object.__setattr__(self, "neurons", without)
         sizes = "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size"
         require_each(
             self, f"{sizes} max_position_embeddings num_steps", lambda v: v >= 1, "at least 1"

@@ -35,17 +35,12 @@ def parse_run(tree: dict[str, Any]) -> RunConfig:
 
 
 def expand_neurons(model: dict[str, Any]) -> dict[str, Any]:
-    """Give every role what `neurons.default` says, under the role's own keys.
-
-    A model without an encoder has no encoder neuron: `default` does not speak of it.
-    """
+    """Give every role what `neurons.default` says, under the role's own keys."""
     neurons = model.get("neurons")
     if not isinstance(neurons, dict) or "default" not in neurons:
         return model
     shared = neurons["default"] or {}
     roles = [f.name for f in fields(NeuronsConfig)]
-    if model.get("embedding_size") is None and "encoder" not in neurons:
-        roles.remove("encoder")
     for key, value in neurons.items():
         if not isinstance(value, dict):
             raise ConfigError(

@@ -35,8 +35,6 @@ def quantised_twin(config: AnyConfig) -> AnyConfig:
     """
     model = _architecture(config)
     quantisers = {f.name: _quantiser(getattr(model.neurons, f.name)) for f in fields(NeuronsConfig)}
-    if model.embedding_size is None:  # there is no encoder
-        quantisers["encoder"] = model.neurons.encoder
     if any(layer.mixer == "recurrent_lif" for layer in model.layers):
         ours = model.neurons.mixer_output
         quantisers["mixer_output"] = NeuronConfig(

@@ -217,6 +217,8 @@ def training_arguments(config: TrainingConfig, out: Path, budget: Budget) -> Tra
         ddp_find_unused_parameters=False,
         dataloader_num_workers=config.num_workers,
         dataloader_pin_memory=cuda,
+        # else every batch waits until the GPU has done all that it was given
+        accelerator_config={"non_blocking": cuda},
         dataloader_drop_last=True,
         eval_strategy="steps",
         eval_steps=config.checkpoint_every,
