@@ -44,6 +44,37 @@ def generate(
             return
 
 
+class ReadsAtOnce:
+    """An engine that reads a prompt all at once, with `read(tokens, state)`."""
+
+    def new_state(self) -> Any:
+        raise NotImplementedError
+
+    def step(self, token: int, state: Any) -> Array:
+        raise NotImplementedError
+
+    def read(self, tokens: Sequence[int], state: Any) -> Any:
+        raise NotImplementedError
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int = 100,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stops: Collection[int] = (),
+        state: Any = None,
+    ) -> Iterator[int]:
+        """Arguments and results of `generate`."""
+        state = self.new_state() if state is None else state
+        if len(prompt) > 1:
+            self.read(prompt[:-1], state)
+        yield from generate(
+            self, prompt[-1:], max_new_tokens, temperature, top_p, seed, stops, state
+        )
+
+
 def sample(logits: Array, temperature: float, top_p: float, rng: np.random.Generator) -> int:
     """The likeliest token at temperature 0, else one of those that together have `top_p`.
 

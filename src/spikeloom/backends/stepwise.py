@@ -7,12 +7,12 @@ skipped, so that this is correct, not fast; the share of weights that spikes tou
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from spikeloom.backends.generation import generate
+from spikeloom.backends.generation import ReadsAtOnce
 from spikeloom.backends.weights import Array
 from spikeloom.config import ModelConfig
 from spikeloom.model import DecoderState, SpikeloomForCausalLM, active_share, fed_weights
@@ -46,7 +46,7 @@ class State:
         return copy.deepcopy(self)
 
 
-class Engine:
+class Engine(ReadsAtOnce):
     """Reads and continues text with a `SpikeloomForCausalLM`."""
 
     def __init__(self, model: SpikeloomForCausalLM) -> None:
@@ -81,21 +81,3 @@ class Engine:
         state.count(float(active_share(output.firing_rates, self._fed)), len(tokens))
         logits: Array = output.logits[0, -1].float().cpu().numpy()
         return logits
-
-    def generate(
-        self,
-        prompt: Sequence[int],
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stops: Collection[int] = (),
-        state: State | None = None,
-    ) -> Iterator[int]:
-        """Continue a prompt (`spikeloom.backends.generation.generate`), read all at once."""
-        state = self.new_state() if state is None else state
-        if len(prompt) > 1:
-            self.read(prompt[:-1], state)
-        yield from generate(
-            self, prompt[-1:], max_new_tokens, temperature, top_p, seed, stops, state
-        )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from spikeloom.backends.generation import generate
+from spikeloom.backends.generation import ReadsAtOnce
 from spikeloom.backends.mlx import checkpoint
 from spikeloom.backends.mlx.decoder import Model
 from spikeloom.backends.mlx.device import on_gpu
@@ -59,7 +59,7 @@ class State:
         return twin
 
 
-class Engine:
+class Engine(ReadsAtOnce):
     """Reads and continues text.
 
     Args:
@@ -92,23 +92,6 @@ class Engine:
         """Read tokens, `PREFILL` at a time."""
         for start in range(0, len(tokens), PREFILL):
             self._read(self._forward, tokens[start : start + PREFILL], state)
-
-    def generate(
-        self,
-        prompt: Sequence[int],
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stops: Collection[int] = (),
-        state: State | None = None,
-    ) -> Iterator[int]:
-        """Continue a prompt (`spikeloom.backends.generation.generate`), read all at once."""
-        state = self.new_state() if state is None else state
-        self.read(prompt[:-1], state)
-        yield from generate(
-            self, prompt[-1:], max_new_tokens, temperature, top_p, seed, stops, state
-        )
 
     def _read(self, forward: Callable[..., Any], tokens: Sequence[int], state: State) -> Array:
         arrays = [memory.arrays for memory in state.cache]
