@@ -70,7 +70,7 @@ class TrainingConfig:
     rate_weight: float = 2.0  # nats per unit above the share, and per unit off the rate
     dead_zone_warmup: float = 0.0  # share of the budget over which fire levels rise from 1
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where it is fast
-    compile: bool = False
+    compile: bool = False  # torch.compile; on one GPU with CUDA graphs (training.compiling)
     gradient_checkpointing: bool = False
     seed: int = 0
     checkpoint_every: int = 250  # optimizer steps; each checkpoint is also evaluated

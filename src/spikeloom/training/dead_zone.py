@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch._dynamo.config
 from torch import nn
 from transformers import TrainerCallback
 
 from spikeloom.neurons import Neuron
-from spikeloom.ops.lif import dispatch
 from spikeloom.training.budget import Budget
 
 
@@ -42,20 +40,6 @@ class DeadZoneWarmup(TrainerCallback):
     def finished(self) -> bool:
         """Whether all dead zones are fully open."""
         return all(n.training_fire_level == n.config.fire_level for n in self.neurons)
-
-
-def allow_recompilation(model: nn.Module) -> None:
-    """Let `torch.compile` follow the fire level of a model that opens its dead zones.
-
-    It takes a number on a module for a constant and compiles anew when the number changes, at most
-    eight times; then it goes on without compiling, and says so in a warning only. On a GPU the
-    neurons are operators that take any fire level, so there it may be told that it varies; their
-    plain form needs one graph a stage.
-    """
-    stages = max((m.config.fire_level for m in model.modules() if isinstance(m, Neuron)), default=1)
-    config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, 2 * stages + 8)
-    config.allow_unspec_int_on_nn_module = dispatch.TRITON and torch.cuda.is_available()
 
 
 def warm_level(fire_level: int, progress: float, share: float) -> int:

@@ -22,6 +22,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     """The optimizer that `config.optimizer` asks for."""
     matrices, embeddings, vectors = parameter_groups(model)
     adamw: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas}
+    adamw["fused"] = next(model.parameters()).is_cuda  # one launch where there would be dozens
     plain = by_rate(model, vectors, config, weight_decay=0.0)
     if config.optimizer == "adamw":
         decayed = by_rate(model, matrices + embeddings, config, config.weight_decay)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import default_collate
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
@@ -30,6 +31,7 @@ from spikeloom.errors import ConfigError, TrainingError
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
 from spikeloom.strict import to_dict
 from spikeloom.training.budget import Budget
+from spikeloom.training.compiling import compile_mode
 from spikeloom.training.curriculum import all_data, make_curriculum
 from spikeloom.training.display import Display, Sampler
 from spikeloom.training.memory import keep_freed_memory
@@ -190,6 +192,8 @@ def make_trainer(
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=words,
+        # rows are whole: the Trainer's own would pad them, and mask what it did not pad
+        data_collator=default_collate,
         callbacks=callbacks,
         config=config,
         budget=budget,
@@ -212,6 +216,7 @@ def training_arguments(config: TrainingConfig, out: Path, budget: Budget) -> Tra
         max_grad_norm=config.clip,
         bf16=mixed_precision(config.dtype),
         torch_compile=config.compile,
+        torch_compile_mode=compile_mode(config, processes()) if config.compile else None,
         use_cpu=not cuda,
         ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not cuda else None,
         ddp_find_unused_parameters=False,

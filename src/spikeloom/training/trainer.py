@@ -33,8 +33,9 @@ from spikeloom.data.conditioning import PLAIN
 from spikeloom.errors import TrainingError
 from spikeloom.model import active_share, fed_weights, neurons
 from spikeloom.training.budget import Budget, learning_rate_factor
+from spikeloom.training.compiling import allow_recompilation
 from spikeloom.training.curriculum import Curriculum
-from spikeloom.training.dead_zone import DeadZoneWarmup, allow_recompilation
+from spikeloom.training.dead_zone import DeadZoneWarmup
 from spikeloom.training.environment import Adaptation
 from spikeloom.training.halves import Halves
 from spikeloom.training.optimizers import make_optimizer
@@ -81,7 +82,7 @@ class FiringRateMixin(AnyTrainer):
         tokens = torch.full_like(share, inputs["input_ids"].numel())
         self._metered.append(torch.stack([loss.detach(), share.detach(), tokens]))
         if model.training:
-            self.last_loss = loss.detach()
+            self.last_loss = loss.detach().clone()  # a CUDA graph writes over its own
             if self.presses():
                 loss = loss + self.rate_weight * self._pressure(share, outputs.firing_rates)
         return (loss, outputs) if return_outputs else loss
@@ -231,6 +232,11 @@ class SpikeTrainer(FiringRateMixin, Trainer):
                 logs["context"] = self.context
             self._check_finite(logs[f"{prefix}loss"])
         super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Tensor | Any]) -> int:
+        """None are counted: the Trainer's estimate walks through the model at every step, and knows
+        nothing of spikes (`spikeloom.metrics.synops` does)."""
+        return 0
 
     def get_train_dataloader(self) -> DataLoader:
         """As in Trainer, unless a curriculum has the say."""

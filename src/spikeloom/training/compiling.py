@@ -1,0 +1,45 @@
+"""How a training step is compiled.
+
+On one GPU, forward and backward are CUDA graphs, too (`mode="reduce-overhead"`): a step of
+`spikeloom-15m` is some 800 kernels of 20 microseconds, and launching them one by one takes longer
+than running them. A graph's outputs, gradients among them, live until its next run only, so this
+does not go together with gradients that are summed over several runs, nor with
+DistributedDataParallel, which reads them while the backward runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch._dynamo.config
+from torch import nn
+
+from spikeloom.config import TrainingConfig
+from spikeloom.neurons import Neuron
+from spikeloom.ops.lif import dispatch
+
+
+def compile_mode(config: TrainingConfig, processes: int = 1) -> str:
+    """The `mode` of `torch.compile` for the model of a run."""
+    alone = processes == 1 and config.gradient_accumulation == 1
+    return "reduce-overhead" if alone and torch.cuda.is_available() else "default"
+
+
+def compiled(model: nn.Module, config: TrainingConfig) -> Callable[..., Any]:
+    """The model as `spikeloom train` runs it in one process; itself, unless `config.compile`."""
+    return torch.compile(model, mode=compile_mode(config)) if config.compile else model
+
+
+def allow_recompilation(model: nn.Module) -> None:
+    """Let `torch.compile` follow the fire level of a model that opens its dead zones.
+
+    It takes a number on a module for a constant and compiles anew when the number changes, at most
+    eight times; then it goes on without compiling, and says so in a warning only. On a GPU the
+    neurons are operators that take any fire level, so there it may be told that it varies; their
+    plain form needs one graph a stage.
+    """
+    stages = max((m.config.fire_level for m in model.modules() if isinstance(m, Neuron)), default=1)
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 2 * stages + 8)
+    config.allow_unspec_int_on_nn_module = dispatch.TRITON and torch.cuda.is_available()
