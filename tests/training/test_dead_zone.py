@@ -1,5 +1,7 @@
 """The dead zone opens in training mode only, in equal stages, and is whole in the end."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from spikeloom.config import NeuronConfig
 from spikeloom.neurons import make_neuron
 from spikeloom.ops.lif import dispatch
 from spikeloom.training.budget import Budget
-from spikeloom.training.dead_zone import DeadZoneWarmup, allow_recompilation, warm_level
+from spikeloom.training.dead_zone import DeadZoneWarmup, warm_level
 
 
 @pytest.mark.parametrize(
@@ -51,25 +53,22 @@ def graphs_of_a_warm_up(neuron, norm, monkeypatch):
     x = torch.randn(1, 3, 8)
     fire = torch.compile(lambda x: neuron(x, before=norm)[0], backend=backend, fullgraph=True)
     for level in range(1, 7):
-        neuron.training_fire_level = level
-        assert torch.equal(fire(x), neuron(x, before=norm)[0])
+        neuron.open_dead_zone(level)
+        wanted = make_neuron(replace(neuron.config, fire_level=level), 8)
+        wanted.load_state_dict(neuron.state_dict())
+        assert torch.equal(fire(x), wanted(x, before=norm)[0])
     return len(graphs)
 
 
-def test_a_warm_up_on_a_gpu_compiles_twice_and_not_once_a_stage(monkeypatch):
+def test_a_warm_up_on_a_gpu_compiles_once_and_not_once_a_stage(monkeypatch):
     neuron = make_neuron(NeuronConfig(levels=8, fire_level=6, theta=0.2), 8).train()
     neuron.reset_parameters()
     norm = torch.nn.RMSNorm(8, eps=1e-6)
-    with torch._dynamo.config.patch(allow_unspec_int_on_nn_module=False):
-        assert graphs_of_a_warm_up(neuron, norm, monkeypatch) == 6
-    with torch._dynamo.config.patch(recompile_limit=8):
-        monkeypatch.setattr(dispatch, "TRITON", True)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        allow_recompilation(neuron)
-        monkeypatch.undo()
-        assert torch._dynamo.config.allow_unspec_int_on_nn_module
-        assert graphs_of_a_warm_up(neuron, norm, monkeypatch) == 2
-        torch._dynamo.config.allow_unspec_int_on_nn_module = False
+    assert graphs_of_a_warm_up(neuron, norm, monkeypatch) == 6
+    neuron.dead_zone = torch.zeros(2)  # as on a GPU
+    monkeypatch.setattr(dispatch, "TRITON", True)
+    monkeypatch.setattr(torch.nn.Parameter, "is_cuda", True)
+    assert graphs_of_a_warm_up(neuron, norm, monkeypatch) == 1
 
 
 class State:

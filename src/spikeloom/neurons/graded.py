@@ -17,11 +17,15 @@ class GradedLIF(Neuron):
 
     The step theta is learned per channel as its logarithm, so that it stays positive whatever the
     optimizer does; it folds into the columns of the weight matrix behind it.
+
+    Attributes:
+        dead_zone: that of training, where programs on a GPU read it from a tensor; else None.
     """
 
     def __init__(self, config: NeuronConfig, size: int, num_steps: int = 1) -> None:
         super().__init__(config, size, num_steps)
         self.log_theta = nn.Parameter(torch.empty(size))
+        self.dead_zone: Tensor | None = None
 
     @property
     def step(self) -> Tensor:
@@ -35,10 +39,21 @@ class GradedLIF(Neuron):
             return super().fire(x, before)
         kind = x.device.type  # in mixed precision, cast once here instead of in every product
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        zone = self.dead_zone if self.training else None
+        shape = self._shape(self.fire_level if zone is None else self.config.fire_level)
         emission, rate = dispatch.graded_emission(
-            x, self.bias, self.log_theta, before, dtype=dtype, **self._shape
+            x, self.bias, self.log_theta, before, zone, dtype=dtype, **shape
         )
         return emission, None, rate
+
+    def open_dead_zone(self, fire_level: int) -> None:
+        super().open_dead_zone(fire_level)
+        if dispatch.TRITON and self.bias.is_cuda:
+            zone = dispatch.emission.dead_zone(fire_level, self.config.window)
+            if self.dead_zone is None:
+                self.dead_zone = zone.to(self.bias.device)
+            else:  # where compiled code looks
+                self.dead_zone.copy_(zone)
 
     def scan(
         self, x: Tensor, state: Tensor | None, starts: Tensor | None
@@ -53,18 +68,17 @@ class GradedLIF(Neuron):
             clip_membrane=self.config.clip_membrane,
             starts=starts,
             keep_state=self.remembers,
-            **self._shape,
+            **self._shape(self.fire_level),
         )
         # The rate counts; its gradient is that of the mean payload, on the scale of one spike.
         proxy = s.abs().float().mean() / self.fire_level
         return theta * s, state, (s != 0).float().mean() + proxy - proxy.detach()
 
-    @property
-    def _shape(self) -> dict:
+    def _shape(self, fire_level: int) -> dict:
         c = self.config
         return {
             "levels": c.levels,
-            "fire_level": self.fire_level,
+            "fire_level": fire_level,
             "signed": c.signed,
             "window": c.window,
         }

@@ -24,7 +24,7 @@ class Neuron(nn.Module):
 
     Attributes:
         bias: constant input current per channel, `[D]`.
-        training_fire_level: the fire level in training mode (`spikeloom.training.dead_zone`).
+        training_fire_level: the fire level in training mode; `open_dead_zone` changes it.
         raw_beta: logit of the leak per channel `[D]`, where the leak is learned.
     """
 
@@ -57,6 +57,10 @@ class Neuron(nn.Module):
     def fire_level(self) -> int:
         """The smallest payload that is sent."""
         return self.training_fire_level if self.training else self.config.fire_level
+
+    def open_dead_zone(self, fire_level: int) -> None:
+        """In training mode, fire from this payload on (`spikeloom.training.dead_zone`)."""
+        self.training_fire_level = fire_level
 
     @property
     def signed(self) -> bool:

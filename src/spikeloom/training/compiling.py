@@ -34,10 +34,10 @@ def compiled(model: nn.Module, config: TrainingConfig) -> Callable[..., Any]:
 def allow_recompilation(model: nn.Module) -> None:
     """Let `torch.compile` follow the fire level of a model that opens its dead zones.
 
-    It takes a number on a module for a constant and compiles anew when the number changes, at most
-    eight times; then it goes on without compiling, and says so in a warning only. On a GPU the
-    neurons are operators that take any fire level, so there it may be told that it varies; their
-    plain form needs one graph a stage.
+    Memoryless neurons on a GPU read it from a tensor. Elsewhere it is a number on a module, which
+    is taken for a constant: code is compiled anew when it changes, at most eight times; then it is
+    not compiled any more, and a warning alone says so. Programs on a GPU take any fire level, so
+    there the number may be told to vary; plain forms need one graph a stage.
     """
     stages = max((m.config.fire_level for m in model.modules() if isinstance(m, Neuron)), default=1)
     config = torch._dynamo.config

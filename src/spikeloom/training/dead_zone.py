@@ -34,7 +34,9 @@ class DeadZoneWarmup(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         progress = self.budget.progress(state.global_step)
         for neuron in self.neurons:
-            neuron.training_fire_level = warm_level(neuron.config.fire_level, progress, self.share)
+            level = warm_level(neuron.config.fire_level, progress, self.share)
+            if level != neuron.training_fire_level:
+                neuron.open_dead_zone(level)
 
     @property
     def finished(self) -> bool:

@@ -61,6 +61,21 @@ def gradients(neuron, form, inputs, upstream, by_rate, **shape):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("fire_level", "window"), [(1, 0.25), (5, 0.25), (6, 0.5)])
+def test_a_dead_zone_in_a_tensor(device, form, fire_level, window):
+    """It stands for the fire level, in outputs and gradients."""
+    inputs = tensors(device, (5, 2, 40))
+    upstream = draw(device, 5, 2, 40)
+    rest = {"levels": 24, "signed": True, "window": window}
+    zone = emission.dead_zone(fire_level, window).to(device)
+    found = gradients(ours, form, inputs, upstream, 9.0, fire_level=20, dead_zone=zone, **rest)
+    expected = gradients(ours, form, inputs, upstream, 9.0, fire_level=fire_level, **rest)
+    for got, want in zip(found, expected, strict=True):
+        assert (got is None) == (want is None)
+        assert got is None or torch.equal(got, want)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("levels", "fire_level", "signed", "window"), SHAPES)
 @pytest.mark.parametrize("size", [(1, 3), (5, 2, 40), (37, 300)], ids=str)
 def test_outputs_and_gradients(device, form, levels, fire_level, signed, window, size):
@@ -107,7 +122,8 @@ def test_types(device, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_operator_is_fit_for_torch_compile(device, form):
     x, weight, bias, log_theta = (t.requires_grad_() for t in tensors(device, (5, 24)))
-    numbers = (EPS, form == "squared", 8, 2, True, 0.5, torch.bfloat16)
+    zone = None if form == "plain" else emission.dead_zone(2, 0.5).to(device)
+    numbers = (zone, EPS, form == "squared", 8, 2, True, 0.5, torch.bfloat16)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(
         emission.lif_emission,
@@ -129,6 +145,26 @@ def test_another_fire_level_compiles_nothing_anew():
         caches = (kernel.device_caches for kernel in (emission_forward, emission_backward))
         counts.append([len(entry[0]) for cache in caches for entry in cache.values()])
     assert all(count == counts[0] for count in counts)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("form", FORMS)
+def test_cuda_graphs_follow_a_dead_zone(form):
+    torch.compiler.reset()
+    compiled = torch.compile(ours, fullgraph=True, mode="reduce-overhead")
+    inputs, upstream = tensors("cuda", (64, 5, 96)), draw("cuda", 64, 5, 96)
+    zone = torch.zeros(2, device="cuda")
+    rest = {"levels": 24, "signed": True, "window": 0.3}
+    for fire_level in (1, 2, 6, 16):
+        zone.copy_(emission.dead_zone(fire_level, 0.3))
+        for _ in range(3):  # warmed up, recorded, replayed
+            found = gradients(
+                compiled, form, inputs, upstream, 1.0, fire_level=20, dead_zone=zone, **rest
+            )
+        expected = gradients(ours, form, inputs, upstream, 1.0, fire_level=fire_level, **rest)
+        for got, want in zip(found, expected, strict=True):
+            if want is not None:
+                torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.gpu

@@ -61,17 +61,21 @@ def graded_emission(
     bias: Tensor,
     log_theta: Tensor,
     before: Callable[[Tensor], Tensor] | None = None,
+    dead_zone: Tensor | None = None,
     **neuron,
 ) -> tuple[Tensor, Tensor]:
     """As `memoryless.graded_emission(before(x) + bias, exp(log_theta), ...)`.
 
-    The Triton program takes in an RMSNorm and `squared_relu`; None is nothing before the bias.
+    The Triton program takes in an RMSNorm and `squared_relu`; None is nothing before the bias. A
+    `dead_zone` (`emission.dead_zone`) overrides `fire_level`.
     """
     normed = isinstance(before, nn.RMSNorm)
     if not _runs_in_triton(x, widest=_widest_norm() if normed else None):
         v = x if before is None else before(x)
+        if dead_zone is not None:
+            neuron["fire_level"] = int(dead_zone[0] + 0.5)
         return memoryless.graded_emission(v + bias, log_theta.exp(), **neuron)
-    if torch.compiler.is_compiling() and not torch.is_grad_enabled():
+    if torch.compiler.is_compiling() and not torch.is_grad_enabled() and dead_zone is None:
         return _merged(x, bias, log_theta, before, **neuron)
     if isinstance(before, nn.RMSNorm):
         neuron |= {"weight": before.weight, "eps": before.eps or 0.0}
@@ -79,7 +83,7 @@ def graded_emission(
         neuron |= {"squared": True}
     elif before is not None:
         x = before(x)
-    return emission.graded_emission(x, bias, log_theta, **neuron)
+    return emission.graded_emission(x, bias, log_theta, dead_zone=dead_zone, **neuron)
 
 
 def _merged(

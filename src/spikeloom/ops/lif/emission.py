@@ -4,8 +4,8 @@ Same numbers as `memoryless.graded_emission`, with the bias before the neuron an
 the RMSNorm or squared ReLU before the bias taken in: forward reads `x` once and writes the
 emission, backward reads `x` and the gradient once, and nothing but `x` is kept. Everything between
 is float32. torch.compile sees into the operators: it launches the programs from its own code, and
-merges the small sums with what is around them. `fire_level` is a plain number to the operators and
-their programs: a dead zone that opens during training compiles nothing anew.
+merges the small sums with what is around them. A dead zone that opens during training is read from
+a tensor: nothing is compiled anew, and a CUDA graph follows it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def graded_emission(
     signed: bool,
     window: float = 0.5,
     dtype: torch.dtype | None = None,
+    dead_zone: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `memoryless.graded_emission(f(x) + bias, exp(log_theta), ...)`, f of three kinds.
 
@@ -45,13 +46,21 @@ def graded_emission(
         weight, eps: of an RMSNorm `[D]`, D at most `WIDEST_NORM`: `f = rms_norm`.
         squared: `f(x) = relu(x)^2`. Without either, f changes nothing.
         levels, fire_level, signed, window, dtype: as in `memoryless`.
+        dead_zone: `dead_zone(fire_level, window)` of the fire level that counts; then `fire_level`
+            does not.
     """
     dtype = dtype or torch.promote_types(x.dtype, (bias if weight is None else weight).dtype)
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     y, rate, _ = lif_emission(
-        rows, weight, bias, log_theta, eps, squared, levels, fire_level, signed, window, dtype
-    )
+        rows, weight, bias, log_theta, dead_zone, eps, squared,
+        levels, fire_level, signed, window, dtype,
+    )  # fmt: skip
     return y.reshape(x.shape), rate
+
+
+def dead_zone(fire_level: int, window: float) -> Tensor:
+    """`[2]` float32: from where on a neuron fires and gradient passes, between two payloads."""
+    return torch.tensor([fire_level - 0.5, math.ceil(window * fire_level) - 0.5])
 
 
 class Tiling(NamedTuple):
@@ -85,6 +94,7 @@ def lif_emission(
     weight: Tensor | None,
     bias: Tensor,
     log_theta: Tensor,
+    dead_zone: Tensor | None,
     eps: float,
     squared: bool,
     levels: int,
@@ -101,14 +111,16 @@ def lif_emission(
     fired = x.new_empty(grid, dtype=torch.float32)
     with torch.cuda.device_of(x):
         wrap_triton(emission_forward)[grid](
-            x, weight, bias, log_theta, y, scale, fired, N, D, eps, levels, fire_level,
+            x, weight, bias, log_theta, dead_zone, y, scale, fired, N, D, eps, levels, fire_level,
             SQUARED=squared, SIGNED=signed, ROWS=tile.rows, COLS=tile.cols, num_warps=tile.warps,
         )  # fmt: skip
     return y, fired.sum() / x.numel(), scale
 
 
 @lif_emission.register_fake
-def _(x, weight, bias, log_theta, eps, squared, levels, fire_level, signed, window, dtype):
+def _(
+    x, weight, bias, log_theta, dead_zone, eps, squared, levels, fire_level, signed, window, dtype
+):
     return _empty_outputs(x, weight, dtype)
 
 
@@ -121,6 +133,7 @@ def lif_emission_backward(
     weight: Tensor | None,
     bias: Tensor,
     log_theta: Tensor,
+    dead_zone: Tensor | None,
     squared: bool,
     levels: int,
     fire_level: int,
@@ -134,8 +147,8 @@ def lif_emission_backward(
     sums = x.new_empty((tile.parts, 3, D), dtype=torch.float32)
     with torch.cuda.device_of(x):
         wrap_triton(emission_backward)[tile.parts, -(-D // tile.cols)](
-            x, weight, bias, log_theta, scale, grad.contiguous(), grad_rate, grad_x, sums, N, D,
-            levels, fire_level, math.ceil(window * fire_level),
+            x, weight, bias, log_theta, dead_zone, scale, grad.contiguous(), grad_rate, grad_x,
+            sums, N, D, levels, fire_level, math.ceil(window * fire_level),
             SQUARED=squared, SIGNED=signed, ROWS=tile.rows, COLS=tile.cols, num_warps=tile.warps,
         )  # fmt: skip
     return grad_x, sums.sum(0)
@@ -147,8 +160,8 @@ def _(grad, grad_rate, scale, x, *others):
 
 
 def _remember(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, weight, bias, log_theta, _, *shape, _ = inputs
-    ctx.save_for_backward(output[2], x, weight, bias, log_theta)
+    x, weight, bias, log_theta, dead_zone, _, *shape, _ = inputs
+    ctx.save_for_backward(output[2], x, weight, bias, log_theta, dead_zone)
     ctx.shape = shape
     ctx.dtype = output[0].dtype
     ctx.set_materialize_grads(False)
@@ -156,7 +169,7 @@ def _remember(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) ->
 
 def _differentiate(ctx: Any, grad: Tensor | None, grad_rate: Tensor | None, _: Any) -> tuple:
     scale, *tensors = ctx.saved_tensors
-    x, weight, bias, log_theta = tensors
+    x, weight, bias, log_theta, _ = tensors
     if grad is None:
         grad = x.new_zeros(x.shape, dtype=ctx.dtype)
     if grad_rate is None:
@@ -164,7 +177,7 @@ def _differentiate(ctx: Any, grad: Tensor | None, grad_rate: Tensor | None, _: A
     grad_x, sums = lif_emission_backward(grad, grad_rate, scale, *tensors, *ctx.shape)
     by_log_theta, by_bias = sums[0].to(log_theta.dtype), sums[1].to(bias.dtype)
     by_weight = None if weight is None else sums[2].to(weight.dtype)
-    return grad_x, by_weight, by_bias, by_log_theta, *[None] * 7
+    return grad_x, by_weight, by_bias, by_log_theta, *[None] * 8
 
 
 lif_emission.register_autograd(_differentiate, setup_context=_remember)

@@ -8,7 +8,8 @@ walk through many, hold their sums for the parameters in registers and write one
 be added up in a fixed order. Without a norm a program sees COLS channels, with one all of them.
 
 torch.compile hands floats over as float64, and would take one made of a symbol for an integer: all
-numbers but `eps` are therefore integers, and what is computed from them is float32.
+numbers but `eps` are therefore integers, and what is computed from them is float32. `dead_zone`
+`[2]`, where it is given, holds what would follow from `fire_level` and `opens_at`.
 """
 
 import triton
@@ -19,11 +20,14 @@ from spikeloom.ops.lif.triton_step import magnitude, rounded
 
 @triton.jit(do_not_specialize=["fire_level"])
 def emission_forward(
-    x, weight, bias, log_theta, y, scale, fired, N, D, eps, levels, fire_level,
+    x, weight, bias, log_theta, dead_zone, y, scale, fired, N, D, eps, levels, fire_level,
     SQUARED: tl.constexpr, SIGNED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Emissions, `scale` `[N]` = 1 / rms(x), and how often each program's rows fired."""
     levels, eps = tl.cast(levels, tl.float32), tl.cast(eps, tl.float32)
+    fires_at = fire_level - 0.5
+    if dead_zone is not None:
+        fires_at = tl.load(dead_zone)
     row, column, exists = _rows(tl.program_id(0) * ROWS, N, D, ROWS, COLS)
     at = row.to(tl.int64) * D + column
     here = column < D
@@ -37,7 +41,7 @@ def emission_forward(
         tl.store(scale + row, rms, row < N)
         v = v * rms * tl.load(weight + column, here, other=0.0).to(tl.float32)
     v += tl.load(bias + column, here, other=0.0).to(tl.float32)
-    s = _payload(rounded(v * tl.div_rn(1.0, step), levels), fire_level - 0.5, SIGNED)
+    s = _payload(rounded(v * tl.div_rn(1.0, step), levels), fires_at, SIGNED)
     tl.store(y + at, (step * s).to(y.dtype.element_ty), exists)
     count = tl.sum(tl.where(exists & (s != 0.0), 1.0, 0.0))
     tl.store(fired + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), count)
@@ -45,7 +49,7 @@ def emission_forward(
 
 @triton.jit(do_not_specialize=["fire_level", "opens_at"])
 def emission_backward(
-    x, weight, bias, log_theta, scale, grad, grad_rate, grad_x, sums,
+    x, weight, bias, log_theta, dead_zone, scale, grad, grad_rate, grad_x, sums,
     N, D, levels, fire_level, opens_at,
     SQUARED: tl.constexpr, SIGNED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
@@ -53,6 +57,8 @@ def emission_backward(
     levels = tl.cast(levels, tl.float32)
     fires_at = fire_level - 0.5
     opens = opens_at - 0.5
+    if dead_zone is not None:
+        fires_at, opens = tl.load(dead_zone), tl.load(dead_zone + 1)
     column = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
     here = column < D
     step = tl.exp(tl.load(log_theta + column, here, other=0.0).to(tl.float32))
