@@ -49,7 +49,7 @@ REFUSED = [
     ("training.report_to", "tensorboard", "expected a list"),
     ("training.learning_rate", False, "expected float, got False"),
     # unknown words
-    (f"{HEAD}.kind", "graed", "is not one of graded, lif, none"),
+    (f"{HEAD}.kind", "graed", "is not one of graded, lif, psn, none"),
     (f"{HEAD}.reset", "zero", "is not one of soft, hard"),
     (f"{HEAD}.surrogate", "atann", "'atann' is unknown (did you mean 'atan'?)"),
     (f"{HEAD}.surrogate", "##", "expected one of straight_through, atan"),

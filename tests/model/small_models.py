@@ -18,6 +18,8 @@ SIGNED_RATE = {"steps": 3, "neuron": {"levels": 1, "fire_level": 1, "theta": 1.0
 SALIENCE = {"kind": "lif", "beta": 0.5, "v_threshold": 0.3}
 LIF = {"kind": "lif", "beta": 0.5, "v_threshold": 0.5}
 SLOW = {"kind": "lif", "beta": 0.9, "learn_beta": True, "surrogate": "sigmoid"}
+BEHIND = {"kind": "lif", "beta": 0.5, "v_threshold": 0.4, "reset": "hard"}
+PSN = {"kind": "psn", "taps": 3, "v_threshold": 0.5}
 MODULATED = {"homeostasis": 0.1, "diversity": 0.5, "stress_gain": 0.5}
 
 
@@ -111,6 +113,20 @@ CONFIGS = {
             {"mixer": "sdsa", "mlp": "swiglu", "spiking": False, "predictive": True},
         ],
     },
+    "spikes behind": {
+        "layers": [{"mixer": "rwkv", "mlp": "rwkv", "mixer_spikes": BEHIND, "mlp_spikes": BEHIND}],
+        "neurons": {"default": {"kind": "none"}},
+        "norm": "layer",
+    },
+    "spikes behind and before": {
+        "layers": [
+            {"mixer": "rwkv", "mlp": "relu2", "mlp_spikes": PSN},
+            {"mixer": "sdsa", "mlp": "rwkv", "mixer_spikes": {**GRADED, "signed": True}},
+        ],
+        "neurons": neurons(GRADED, mixer_input={"kind": "none"}, mlp_input={"kind": "none"}),
+    },
+    "psn": {"layers": [{"mixer": "sdsa", "mlp": "spiking"}], "neurons": neurons(PSN)},
+    "psn steps": {"neurons": neurons(PSN), "num_steps": 4},
     "graded steps": {"neurons": neurons({**GRADED, "beta": 0.5}), "num_steps": 4},
     "recurrent": {
         "layers": [{"mixer": "recurrent_lif", "mlp": "none", "gate": "channel"}],

@@ -19,6 +19,7 @@ from spikeloom.model import (
     products,
     quantised_twin,
 )
+from spikeloom.model.shift import TokenShift
 from spikeloom.neurons import Wire
 
 FEEDERS = {
@@ -37,14 +38,19 @@ FEEDERS = {
 }
 
 
-def feeder(name):
+# RWKV's products read what a token shift makes of the input
+SHIFTED = {f"mixer.{x}_proj": f"mixer.{x}_shift" for x in "kvr"}
+SHIFTED |= {f"mlp.{x}_proj": f"mlp.{x}_shift" for x in ("up", "r")}
+
+
+def feeder(name, shifted=False):
     """The path of the neuron that must stand before the product at this path."""
     if name == "lm_head":
         return "model.decoder.head_neuron"
     if ".blocks." not in name:  # encoder and readout
         return name.rpartition(".")[0] + ".neuron"
     block, tail = name[: name.index(".blocks.") + 9], name[name.index(".blocks.") + 10 :]
-    return f"{block}.{FEEDERS[tail]}"
+    return f"{block}.{(FEEDERS | SHIFTED if shifted else FEEDERS)[tail]}"
 
 
 def check_map(model):
@@ -54,7 +60,9 @@ def check_map(model):
     assert found[-1].name == "lm_head"
     for product in found:
         assert model.get_submodule(product.name) is product.linear
-        assert product.neuron_name == feeder(product.name)
+        block = product.name.rpartition("_proj")[0].rpartition(".")[0]
+        shifted = isinstance(getattr(model.get_submodule(block), "r_shift", None), TokenShift)
+        assert product.neuron_name == feeder(product.name, shifted)
         neuron = model.get_submodule(product.neuron_name)
         assert product.linear.neuron is neuron
         assert product.linear.in_features == neuron.size

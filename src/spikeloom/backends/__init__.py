@@ -40,7 +40,7 @@ class Backend:
         engine: `module:class` that reads a token at a time.
         slow_engine: likewise, for what `engine` lacks; None if there is none.
         mixers, mlps, optimizers, dtypes: what it has.
-        decodes: the mixers that its engine has.
+        decodes, decodes_mlps: the mixers and MLPs that its engine has.
         extras, decodes_extras: what beyond the plain decoder it has, and what its engine has.
         switches: which of the training settings that are off by default it has.
         resumes: whether an interrupted run can go on.
@@ -55,6 +55,7 @@ class Backend:
     mixers: tuple[str, ...] = MIXERS
     mlps: tuple[str, ...] = MLPS
     decodes: tuple[str, ...] = MIXERS
+    decodes_mlps: tuple[str, ...] = MLPS
     extras: tuple[str, ...] = EXTRAS
     decodes_extras: tuple[str, ...] = ()
     optimizers: tuple[str, ...] = ("adamw", "muon")
@@ -67,6 +68,7 @@ class Backend:
 
 
 ATTENTIONS = ("attention", "sdsa", "sdsa_hadamard")
+PLAIN_MLPS = ("spiking", "relu2", "swiglu", "none")
 
 BACKENDS = {
     "torch": Backend(
@@ -74,13 +76,15 @@ BACKENDS = {
         "spikeloom.inference.engine:Engine",
         slow_engine="spikeloom.backends.stepwise:Engine",
         decodes=("attention", "sdsa"),
+        decodes_mlps=PLAIN_MLPS,
     ),
     "numpy": Backend(
         "spikeloom.backends.numpy.training:Learner",
         "spikeloom.backends.numpy.recurrent:Engine",
         mixers=ATTENTIONS,
         decodes=ATTENTIONS,
-        mlps=("spiking", "relu2", "swiglu", "none"),
+        mlps=PLAIN_MLPS,
+        decodes_mlps=PLAIN_MLPS,
         extras=(),
         optimizers=("adamw",),
         dtypes=("auto", "float32"),
@@ -93,6 +97,8 @@ BACKENDS = {
         "spikeloom.backends.mlx.engine:Engine",
         mixers=ATTENTIONS,
         decodes=ATTENTIONS,
+        mlps=PLAIN_MLPS,
+        decodes_mlps=PLAIN_MLPS,
         extras=(),
         optimizers=("adamw",),
         switches=("compile",),
@@ -215,10 +221,11 @@ def _lacks(
 ) -> str | None:
     """The first `field=value` that is missing: to train, or, without `training`, to decode."""
     mixers = backend.decodes if training is None else backend.mixers
+    mlps = backend.decodes_mlps if training is None else backend.mlps
     for i, layer in enumerate(model.layers):
         if layer.mixer not in mixers:
             return f"model.layers[{i}].mixer={layer.mixer}"
-        if layer.mlp not in backend.mlps:
+        if layer.mlp not in mlps:
             return f"model.layers[{i}].mlp={layer.mlp}"
     has = backend.decodes_extras if training is None else backend.extras
     for place, extra in model.extras().items():

@@ -7,15 +7,18 @@ from typing import Any, Literal
 
 from spikeloom.strict import brief, one_of, require, require_each
 
-MIXERS = ("attention", "sdsa", "sdsa_hadamard", "recurrent_lif")
-MLPS = ("spiking", "relu2", "swiglu", "none")
+MIXERS = ("attention", "sdsa", "sdsa_hadamard", "recurrent_lif", "rwkv")
+MLPS = ("spiking", "relu2", "swiglu", "rwkv", "none")
 SURROGATES = ("straight_through", "atan", "sigmoid", "fast_sigmoid", "piecewise_quadratic")
 MODEL_EXTRAS = ("embedding_size", "norm")
 LAYER_EXTRAS = (
-    "spiking", "gate", "mixer_rate", "mlp_rate", "key_stride", "salience", "predictive"
+    "spiking", "gate", "mixer_rate", "mlp_rate", "mixer_spikes", "mlp_spikes", "key_stride",
+    "salience", "predictive",
 )  # fmt: skip
+NEURONS_WITHIN = ("mixer_rate", "mlp_rate", "mixer_spikes", "mlp_spikes", "salience")
+"""Keys of a layer that hold neurons of its own; they spike on the token clock only."""
 MODULATIONS = ("homeostasis", "diversity", "stress_gain")
-EXTRAS = (*MODEL_EXTRAS, *LAYER_EXTRAS, *MODULATIONS)
+EXTRAS = (*MODEL_EXTRAS, *LAYER_EXTRAS, *MODULATIONS, "taps")
 """Keys of a model, a layer and a neuron that ask for more than the plain decoder; not every backend
 has what they ask for."""
 MAX_LEVELS = 127
@@ -26,10 +29,11 @@ class NeuronConfig:
     """The neuron that stands before a weight product (design: section 2, LIF and graded LIF).
 
     `graded` fires `s = k` where `|k| >= fire_level`, with `k = clip(round(v / theta))`, and emits
-    `theta * s`; `lif` fires 0/1 at `v >= v_threshold`; `none` is a wire (dense product).
+    `theta * s`; `lif` fires 0/1 at `v >= v_threshold`; so does `psn`, whose membrane is a learned
+    mean of the last `taps` inputs that nothing resets; `none` is a wire (dense product).
     """
 
-    kind: Literal["graded", "lif", "none"] = "graded"
+    kind: Literal["graded", "lif", "psn", "none"] = "graded"
     signed: bool = True  # payloads in [-levels, levels] instead of [0, levels]
     levels: int = 24  # the largest payload
     fire_level: int = 6  # the smallest payload that is sent; below it lies the dead zone
@@ -38,9 +42,10 @@ class NeuronConfig:
     beta: float = 0.0  # share of the membrane kept from step to step; 0 is memoryless
     learn_beta: bool = False
     reset: Literal["soft", "hard"] = "soft"
-    v_threshold: float = 1.0  # `lif` only
+    v_threshold: float = 1.0  # `lif` and `psn` only
     v_reset: float = 0.0  # hard reset only
-    surrogate: str = "atan"  # `lif` only; `graded` is straight-through
+    surrogate: str = "atan"  # `lif` and `psn` only; `graded` is straight-through
+    taps: int = 4  # `psn` only: how many inputs its membrane sees, this one included
     clip_membrane: float | None = None  # keep v within ±clip
     # `lif` only, see `spikeloom.neurons.modulation`:
     target_rate: float = 0.1  # that homeostasis aims at
@@ -69,6 +74,12 @@ class NeuronConfig:
         require_each(self, "v_threshold clip_membrane", lambda v: v > 0, "a positive voltage")
         one_of("surrogate", self.surrogate, SURROGATES)
         self._check_modulation()
+        require(self.taps >= 2, "taps", self.taps, "at least 2 inputs")
+        if self.kind == "psn":
+            require(self.beta == 0, "beta", self.beta, "0 with kind psn: its taps are its leak")
+            clip = self.clip_membrane
+            require(clip is None, "clip_membrane", clip, "null with kind psn")
+            require(self.reset == "soft", "reset", self.reset, "left out: a psn has no reset")
         require(
             self.kind != "lif" or self.reset == "soft" or self.v_reset < self.v_threshold,
             "v_reset",
@@ -90,9 +101,14 @@ class NeuronConfig:
         return tuple(name for name in MODULATIONS if getattr(self, name) > 0)
 
     @property
+    def extras(self) -> tuple[str, ...]:
+        """Which of `EXTRAS` it uses."""
+        return (*self.modulations, *["taps"] * (self.kind == "psn"))
+
+    @property
     def memoryless(self) -> bool:
         """Whether a step depends on its own input only."""
-        return self.beta == 0 and not self.learn_beta
+        return self.kind != "psn" and self.beta == 0 and not self.learn_beta
 
 
 @dataclass(frozen=True)
@@ -158,6 +174,9 @@ class LayerConfig:
     gate: Literal["none", "channel", "product"] = "none"
     mixer_rate: RateCodeConfig | None = None  # a rate code behind the mixer's output product
     mlp_rate: RateCodeConfig | None = None  # the same behind the MLP's
+    # a neuron along the tokens behind the mixer's output product: its spikes go into the stream
+    mixer_spikes: NeuronConfig | None = None
+    mlp_spikes: NeuronConfig | None = None  # the same behind the MLP
     key_stride: int = 1  # attention: a token reads every n-th token of its document, and itself
     salience: NeuronConfig | None = None  # attention: reads only tokens for which it fires
     predictive: bool = False  # the MLP sees what the token before did not predict
@@ -173,12 +192,7 @@ class LayerConfig:
             self.decay,
             "learned or gated: only the mixer sdsa_hadamard may forget nothing",
         )
-        require(
-            self.mlp_rate is None or self.mlp != "none",
-            "mlp_rate",
-            self.mlp_rate,
-            "null: this layer has no MLP",
-        )
+        self._check_behind()
         require(
             self.spiking or self.mlp != "spiking",
             "mlp",
@@ -190,6 +204,18 @@ class LayerConfig:
         )
         require_each(self, "key_stride", lambda v: v >= 1, "at least 1 token")
         self._check_attention()
+
+    def _check_behind(self) -> None:
+        for name in ("mlp_rate", "mlp_spikes"):
+            value = getattr(self, name)
+            require(value is None or self.mlp != "none", name, value, "null: this layer has no MLP")
+        for block in ("mixer", "mlp"):
+            spikes = getattr(self, f"{block}_spikes")
+            if spikes is not None:
+                name = f"{block}_spikes"
+                require(spikes.kind != "none", f"{name}.kind", "none", "graded, lif or psn")
+                coded = getattr(self, f"{block}_rate") is not None
+                require(not coded, name, spikes, f"null beside {block}_rate")
 
     def _check_attention(self) -> None:
         for name, plain in {"key_stride": 1, "salience": None}.items():
@@ -212,7 +238,8 @@ class LayerConfig:
     def without_spikes(self) -> LayerConfig:
         """The same layer without neurons: a spiking MLP, left linear, gets squared ReLU."""
         mlp = "relu2" if self.mlp == "spiking" else self.mlp
-        return replace(self, mlp=mlp, mixer_rate=None, mlp_rate=None, salience=None)
+        wires: dict[str, Any] = dict.fromkeys(NEURONS_WITHIN)
+        return replace(self, mlp=mlp, **wires)
 
 
 @dataclass(frozen=True)
@@ -277,7 +304,7 @@ class ModelConfig:
         if not self.spiking:
             self._take_neurons_out()
         for i, layer in enumerate(self.layers):
-            token_clock = {"mixer_rate", "mlp_rate", "salience"} & set(layer.extras)
+            token_clock = set(NEURONS_WITHIN) & set(layer.extras)
             require(
                 self.num_steps == 1 or not token_clock,
                 "num_steps",
@@ -286,6 +313,9 @@ class ModelConfig:
             )
             if layer.mixer == "recurrent_lif":
                 self._check_recurrent(f"layers[{i}].mixer=recurrent_lif", layer)
+            for block in ("mixer", "mlp"):
+                if getattr(layer, block) == "rwkv":
+                    self._check_rwkv(f"layers[{i}].{block}=rwkv", block, layer)
 
     def _check_recurrent(self, mixer: str, layer: LayerConfig) -> None:
         """A recurrent_lif layer has a say in what its neuron and the clock may be."""
@@ -299,6 +329,12 @@ class ModelConfig:
         steps = self.num_steps
         require(steps == 1, "num_steps", steps, f"1 (the token clock) with {mixer}")
         require(not self.bidirectional, "bidirectional", True, f"false with {mixer}")
+
+    def _check_rwkv(self, what: str, block: str, layer: LayerConfig) -> None:
+        """Before its products RWKV mixes two tokens: no spike of a neuron would arrive there."""
+        kind = getattr(self.neurons_of(layer), f"{block}_input").kind
+        require(kind == "none", f"neurons.{block}_input.kind", kind, f"none with {what}")
+        require(not self.bidirectional, "bidirectional", True, f"false with {what}")
 
     def _take_neurons_out(self) -> None:
         """Here, and not where neurons are made: whoever reads the config sees what is built."""
@@ -315,7 +351,7 @@ class ModelConfig:
         for i, layer in enumerate(self.layers):
             found += [(f"layers[{i}].", layer, name) for name in layer.extras]
         for role, neuron in vars(self.neurons).items():
-            found += [(f"neurons.{role}.", neuron, name) for name in neuron.modulations]
+            found += [(f"neurons.{role}.", neuron, name) for name in neuron.extras]
         return {f"{at}{name}{brief(getattr(owner, name))}": name for at, owner, name in found}
 
     @property

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from spikeloom.model.recurrent import RecurrentLIF, packed, unpacked
-from spikeloom.neurons import LIF, Neuron
+from spikeloom.neurons import LIF, Neuron, SlidingPSN
 
 
 class Alignment:
@@ -95,6 +95,8 @@ def replay(
         stood from a voltage at which the neuron itself would decide so: 0 where it does.
     """
     current, given = (_steps(neuron, t) for t in (neuron.current(x), wanted))
+    if isinstance(neuron, SlidingPSN):
+        return _replay_parallel(neuron, current, state, starts, given)
     v = sent = torch.zeros_like(current[0])
     if state is not None:
         v, sent = unpacked(state) if isinstance(neuron, RecurrentLIF) else (state, sent)
@@ -115,6 +117,20 @@ def replay(
     return v, torch.stack(distances)
 
 
+def _replay_parallel(
+    neuron: SlidingPSN,
+    current: Tensor,
+    state: Tensor | None,
+    starts: Tensor | None,
+    given: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """`replay` of a neuron whose spikes change nothing that comes after them."""
+    first = None if starts is None or not neuron.remembers else starts.transpose(0, 1)[..., None]
+    h, last = neuron.membrane(current, state, first)
+    agrees = (h >= neuron.config.v_threshold) == (given > 0)
+    return last, torch.where(agrees, 0.0, distance_to(neuron, h, given))
+
+
 def distance_to(neuron: Neuron, v: Tensor, payloads: Tensor) -> Tensor:
     """How far `v` `[..., D]` lies from the voltages that give `payloads`, in payload steps.
 
@@ -122,7 +138,7 @@ def distance_to(neuron: Neuron, v: Tensor, payloads: Tensor) -> Tensor:
     """
     u = v / neuron.step
     size = payloads.abs()
-    if isinstance(neuron, LIF):
+    if isinstance(neuron, LIF | SlidingPSN):
         low = torch.where(size > 0, neuron.config.v_threshold, -torch.inf)
         high = torch.where(size > 0, torch.inf, neuron.config.v_threshold)
     else:

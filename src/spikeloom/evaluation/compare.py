@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from spikeloom import tokenizers
-from spikeloom.config import ModelConfig
+from spikeloom.config import NEURONS_WITHIN, ModelConfig
 from spikeloom.data.packing import Part, pack
 from spikeloom.errors import ConfigError, DataError
 from spikeloom.evaluation.checkpoint import load
@@ -100,6 +100,8 @@ def about(model: SpikeloomForCausalLM) -> Row:
 
 def kind(config: ModelConfig) -> str:
     """`dense` without any neuron, `quantised` if every level is always sent, else `spiking`."""
+    if any(set(NEURONS_WITHIN) & set(layer.extras) for layer in config.layers):
+        return "spiking"
     used = [role for role in vars(config.neurons) if role != "encoder" or config.embedding_size]
     if all(getattr(config.neurons, role).kind == "none" for role in used):
         return "dense"

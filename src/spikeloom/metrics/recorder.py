@@ -31,6 +31,8 @@ _ROLES = {
     "blocks.0.mixer.salience.neuron": "salience",
     "blocks.0.rate_code.neuron": "mixer_rate",
     "blocks.1.rate_code.neuron": "mlp_rate",
+    "blocks.0.spikes": "mixer_spikes",
+    "blocks.1.spikes": "mlp_spikes",
     "head_neuron": "head",
 }
 

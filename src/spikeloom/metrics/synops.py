@@ -207,5 +207,7 @@ def _mixer_macs(
             total += 3 * heads * width * width
         elif layer.mixer == "sdsa_hadamard":  # the same, of a vector
             total += 3 * heads * width
+        elif layer.mixer == "rwkv":  # decay both sums, add exp(k) v, and read them
+            total += 4 * heads * width
         # recurrent_lif: nothing but weight products and the neuron itself
     return total

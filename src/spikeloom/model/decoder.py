@@ -5,9 +5,9 @@
                 x = x + down(neuron(activate(up(neuron(norm(x))))))
     logits = head(neuron(norm(x)))
 
-A layer may put a rate code behind o and down (`model.rate_code`) and gate what its mixer adds
-(`model.recurrent`); a model with an encoder has it before the first layer, and a readout before the
-head (`model.embedding`). The residual stream x is continuous; every weight product reads what a
+A layer may put a rate code (`model.rate_code`) or a neuron along the tokens (SpikeGPT's) behind o
+and down, and gate what its mixer adds (`model.recurrent`); a model with an encoder has it before
+the first layer, and a readout before the head (`model.embedding`). The residual stream x is continuous; every weight product reads what a
 neuron emits.
 """
 
@@ -28,11 +28,11 @@ from spikeloom.model.rate_code import make_rate_code
 from spikeloom.model.recurrent import Gate, make_output_neuron
 from spikeloom.model.rotary import rotation
 from spikeloom.model.state import DecoderState, LayerState, TokenView, view_tokens
-from spikeloom.neurons import Environment, Modulation, make_neuron
+from spikeloom.neurons import Environment, Modulation, Neuron, Wire, make_neuron
 
 
 class MixerBlock(nn.Module):
-    """norm, neuron, mixer, norm, neuron, output product; rate code and gate, if there are any."""
+    """norm, neuron, mixer, norm, neuron, output product; what stands behind it, if there is any."""
 
     def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
@@ -42,8 +42,10 @@ class MixerBlock(nn.Module):
         self.mixer = MIXERS[layer.mixer](config, layer, self.input_neuron)
         self.output_norm = make_norm(config) if config.output_norm else nn.Identity()
         self.output_neuron = make_output_neuron(config, layer)
-        self.o_proj = SpikeLinear(self.output_neuron, size, into_residual=True)
+        behind = layer.mixer_spikes
+        self.o_proj = SpikeLinear(self.output_neuron, size, into_residual=behind is None)
         self.rate_code = make_rate_code(layer.mixer_rate, size)
+        self.spikes = None if behind is None else make_neuron(behind, size)
         self.gate = None if layer.gate == "none" else Gate(layer, self.input_neuron, size)
 
     def forward(
@@ -56,13 +58,14 @@ class MixerBlock(nn.Module):
             mixed, membranes.get("output"), view.starts, self.output_norm
         )
         out, rates = self.rate_code(self.o_proj(z))
+        out, v_spikes, fired = _spiked(self.spikes, out, membranes.get("mixer_spikes"), view)
         out = out if self.gate is None else self.gate(y) * out
-        rates = [rate_in, *rates_within, rate_out, *rates]
-        return out, _with(new_state, input=v_in, output=v_out), rates
+        rates = [rate_in, *rates_within, rate_out, *rates, *fired]
+        return out, _with(new_state, input=v_in, output=v_out, mixer_spikes=v_spikes), rates
 
 
 class MLPBlock(nn.Module):
-    """norm, neuron, MLP; a rate code, if the layer has one."""
+    """norm, neuron, MLP; what stands behind it, if there is any."""
 
     def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
@@ -71,7 +74,10 @@ class MLPBlock(nn.Module):
         self.prediction = Prediction(config.hidden_size) if layer.predictive else None
         self.input_neuron = make_neuron(neurons.mlp_input, config.hidden_size, config.num_steps)
         self.mlp = MLPS[layer.mlp](config, self.input_neuron, neurons.mlp_hidden)
+        behind = layer.mlp_spikes
+        self.mlp.down_proj.into_residual = behind is None
         self.rate_code = make_rate_code(layer.mlp_rate, config.hidden_size)
+        self.spikes = None if behind is None else make_neuron(behind, config.hidden_size)
 
     def forward(
         self, x: Tensor, view: TokenView, state: LayerState | None
@@ -83,10 +89,12 @@ class MLPBlock(nn.Module):
             x, last = self.prediction(self.norm(x), membranes.get("previous"), view.starts)
             norm = None
         y, v_in, rate_in = self.input_neuron(x, membranes.get("up"), view.starts, norm)
-        out, v_hidden, rate_hidden = self.mlp(y, membranes.get("down"), view.starts)
+        out, new_state, rates_within = self.mlp(y, state, view.starts)
         out, rates = self.rate_code(out)
-        new_state = _with({}, up=v_in, down=v_hidden, previous=None if state is None else last)
-        return out, new_state, [rate_in, rate_hidden, *rates]
+        out, v_spikes, fired = _spiked(self.spikes, out, membranes.get("mlp_spikes"), view)
+        last = None if state is None else last
+        new_state = _with(new_state, up=v_in, previous=last, mlp_spikes=v_spikes)
+        return out, new_state, [rate_in, *rates_within, *rates, *fired]
 
 
 class DecoderLayer(GradientCheckpointingLayer):
@@ -207,6 +215,16 @@ class Decoder(nn.Module):
         if T > 1:
             y = y.unflatten(0, (-1, T)).mean(1)  # rate code: the head reads the mean of its steps
         return y, [*after, _with({}, **kept)], torch.cat([*rates, rate[None]])
+
+
+def _spiked(
+    neuron: Neuron | Wire | None, x: Tensor, membrane: Tensor | None, view: TokenView
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    """What a neuron behind a block makes of its output, its membrane, and the share that fired."""
+    if neuron is None:
+        return x, None, []
+    spikes, membrane, rate = neuron(x, membrane, view.starts)
+    return spikes, membrane, [rate]
 
 
 def _with(state: LayerState, **membranes: Tensor | None) -> LayerState:

@@ -35,12 +35,15 @@ from spikeloom.model.prediction import Prediction
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.rate_code import RateCode
 from spikeloom.model.recurrent import Gate, RecurrentUnit
+from spikeloom.model.rwkv import TimeMixing
+from spikeloom.model.shift import TokenShift
 from spikeloom.model.state import DecoderState
 from spikeloom.neurons import Environment, Modulation, Neuron
 from spikeloom.strict import build, to_dict
 
 _SELF_MADE = (
-    Neuron, Modulation, Environment, SpikeDrivenAttention, RecurrentUnit, Gate, RateCode, Prediction
+    Neuron, Modulation, Environment, SpikeDrivenAttention, RecurrentUnit, Gate, RateCode,
+    Prediction, TokenShift, TimeMixing,
 )  # fmt: skip
 """Modules that know their own initial values."""
 

@@ -4,7 +4,7 @@ A mixer takes what the input neuron emits, `y` `[B, L, D]`, and returns the mixe
 `[B, L, D]` (before the output neuron), its new state, and the rates of neurons of its own.
 `attention` is softmax attention over a cache of keys and values; `sdsa` reads a state matrix of
 constant size, `sdsa_hadamard` a state vector. `recurrent_lif` leaves the mixing to the output
-neuron (`model.recurrent`).
+neuron (`model.recurrent`). `rwkv` is the time mixing of another family (`model.rwkv`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from spikeloom.model.norm import RMSNorm
 from spikeloom.model.products import SpikeLinear
 from spikeloom.model.recurrent import InputCurrent
 from spikeloom.model.rotary import rotate
+from spikeloom.model.rwkv import TimeMixing
 from spikeloom.model.salience import Salience
 from spikeloom.model.state import LayerState, TokenView
 from spikeloom.neurons import Neuron, Wire
@@ -171,4 +172,5 @@ MIXERS = {
     "sdsa": SpikeDrivenAttention,
     "sdsa_hadamard": HadamardAttention,
     "recurrent_lif": InputCurrent,
+    "rwkv": TimeMixing,
 }

@@ -1,12 +1,19 @@
-"""MLPs: two products and the nonlinearity between them; neurons stand before both products."""
+"""MLPs: two products and the nonlinearity between them; neurons stand before both products.
+
+An MLP takes what the input neuron emits, `y` `[B, L, D]`, and returns what goes into the residual
+stream, its new state, and the rates of neurons and wires of its own.
+"""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikeloom.config import ModelConfig, NeuronConfig
 from spikeloom.model.products import SpikeLinear
+from spikeloom.model.shift import TokenShift, one_back
+from spikeloom.model.state import LayerState
 from spikeloom.neurons import Activation, Neuron, Wire, make_neuron
 from spikeloom.ops.activation import squared_relu
 
@@ -29,10 +36,14 @@ class SquaredReluMLP(nn.Module):
         return self.up_proj(y)
 
     def forward(
-        self, y: Tensor, state: Tensor | None, starts: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        hidden, state, rate = self.hidden_neuron(self.widen(y), state, starts, self.activation)
-        return self.down_proj(hidden), state, rate
+        self, y: Tensor, state: LayerState | None, starts: Tensor | None
+    ) -> tuple[Tensor, LayerState, list[Tensor]]:
+        membrane = (state or {}).get("down")
+        hidden, membrane, rate = self.hidden_neuron(
+            self.widen(y), membrane, starts, self.activation
+        )
+        new_state = {} if membrane is None else {"down": membrane}
+        return self.down_proj(hidden), new_state, [rate]
 
 
 class SpikingMLP(SquaredReluMLP):
@@ -52,8 +63,33 @@ class SwiGLU(SquaredReluMLP):
         return F.silu(self.gate_proj(y)) * self.up_proj(y)
 
 
+class ChannelMixing(SquaredReluMLP):
+    """RWKV-4's MLP: `sigmoid(r_proj(shift(y))) * down(neuron(relu(up(shift(y)))^2))`.
+
+    `shift` mixes a token with the one before it (`model.shift`; Peng et al. 2023).
+    """
+
+    def __init__(self, config: ModelConfig, neuron: Neuron | Wire, hidden: NeuronConfig) -> None:
+        super().__init__(config, neuron, hidden)
+        self.up_shift, self.r_shift = (TokenShift(config.hidden_size) for _ in range(2))
+        self.up_proj.fed_by(self.up_shift)
+        self.r_proj = SpikeLinear(self.r_shift, config.hidden_size)
+
+    def forward(
+        self, y: Tensor, state: LayerState | None, starts: Tensor | None
+    ) -> tuple[Tensor, LayerState, list[Tensor]]:
+        before = one_back(y, (state or {}).get("mlp_shifted"), starts)
+        (y_up, _, rate_up), (y_r, _, rate_r) = (
+            shift(y, before) for shift in (self.up_shift, self.r_shift)
+        )
+        out, new_state, rates = super().forward(y_up, state, starts)
+        new_state |= {} if state is None else {"mlp_shifted": y[:, -1]}
+        return torch.sigmoid(self.r_proj(y_r)) * out, new_state, [*rates, rate_up, rate_r]
+
+
 MLPS: dict[str, type[SquaredReluMLP]] = {
     "spiking": SpikingMLP,
     "relu2": SquaredReluMLP,
     "swiglu": SwiGLU,
+    "rwkv": ChannelMixing,
 }

@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from spikeloom.model.shift import one_back
+
 START = 0.5
 
 
@@ -35,8 +37,4 @@ class Prediction(nn.Module):
     def forward(
         self, n: Tensor, previous: Tensor | None, starts: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        first = torch.zeros_like(n[:, 0]) if previous is None else previous
-        before = torch.cat([first[:, None], n[:, :-1]], dim=1)
-        if starts is not None:
-            before = before.masked_fill(starts[..., None], 0.0)
-        return n - self.weight * before, n[:, -1]
+        return n - self.weight * one_back(n, previous, starts), n[:, -1]

@@ -50,7 +50,7 @@ def quantised_twin(config: AnyConfig) -> AnyConfig:
 def _quantiser(neuron: NeuronConfig) -> NeuronConfig:
     if neuron.kind == "none":
         return neuron
-    if neuron.kind == "lif":  # spikes of 0 and 1
+    if neuron.kind in ("lif", "psn"):  # spikes of 0 and 1
         return NeuronConfig(signed=False, levels=1, fire_level=1, theta=1.0, window=0.0)
     return NeuronConfig(
         signed=neuron.signed, levels=neuron.levels, fire_level=1, theta=neuron.theta, window=0.0

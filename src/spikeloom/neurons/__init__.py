@@ -16,7 +16,9 @@ from spikeloom.neurons.graded import GradedLIF
 from spikeloom.neurons.lif import LIF
 from spikeloom.neurons.modulation import Environment, Modulation
 from spikeloom.neurons.neuron import Activation, Neuron, Wire, make_neuron
+from spikeloom.neurons.psn import SlidingPSN
 
 __all__ = [
-    "LIF", "Activation", "Environment", "GradedLIF", "Modulation", "Neuron", "Wire", "make_neuron"
+    "LIF", "Activation", "Environment", "GradedLIF", "Modulation", "Neuron", "SlidingPSN", "Wire",
+    "make_neuron",
 ]  # fmt: skip

@@ -150,7 +150,9 @@ def make_neuron(config: NeuronConfig, size: int, num_steps: int = 1) -> Neuron |
     """The module that `config.kind` asks for, with `size` channels."""
     from spikeloom.neurons.graded import GradedLIF
     from spikeloom.neurons.lif import LIF
+    from spikeloom.neurons.psn import SlidingPSN
 
     if config.kind == "none":
         return Wire(size)
-    return {"graded": GradedLIF, "lif": LIF}[config.kind](config, size, num_steps)
+    kinds: dict[str, type[Neuron]] = {"graded": GradedLIF, "lif": LIF, "psn": SlidingPSN}
+    return kinds[config.kind](config, size, num_steps)

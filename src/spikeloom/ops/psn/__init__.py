@@ -1,0 +1,1 @@
+"""The sliding parallel spiking neuron: `naive` is the specification, `parallel` what runs."""
