@@ -7,8 +7,8 @@
 
 A layer may put a rate code (`model.rate_code`) or a neuron along the tokens (SpikeGPT's) behind o
 and down, and gate what its mixer adds (`model.recurrent`); a model with an encoder has it before
-the first layer, and a readout before the head (`model.embedding`). The residual stream x is continuous; every weight product reads what a
-neuron emits.
+the first layer, and a readout before the head (`model.embedding`). The residual stream x is
+continuous; every weight product reads what a neuron emits.
 """
 
 from __future__ import annotations
