@@ -194,7 +194,7 @@ class Leaderboard:
         text = next(iter(self.sets.values()))
         for size in sorted({row.size for row in self.chosen}):
             ready = [row for row in self.chosen if row.size == size and self.finished(row)]
-            if not ready:
+            if all("decode" in self.records.read(row) for row in ready):
                 continue
             where = [str(self.checkpoint(row)) for row in ready]
             out = ["--max-tokens", "1024", "--out", str(self.work / size / "decode")]
