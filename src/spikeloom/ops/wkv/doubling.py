@@ -28,30 +28,31 @@ def wkv(
     """Same arguments and results as `naive.wkv`."""
     dtype = torch.promote_types(v.dtype, torch.float32)
     keys, values, w, u = (x.to(dtype) for x in (k, v, decay, bonus))
-    first = (nothing_read(keys) if initial_state is None else initial_state)[:, :, None]
+    first = nothing_read(keys) if initial_state is None else initial_state
     own = (keys - keys.detach()).exp()  # 1, with the gradient of exp(k)
-    A = torch.cat([first[:, 0], own * values], dim=1)
-    B = torch.cat([first[:, 1], own], dim=1)
-    p = torch.cat([first[:, 2], keys], dim=1).detach()
+    sums = torch.stack([own * values, own], dim=2)  # A and B, [B, L, 2, D]
+    sums = torch.cat([first[:, None, :2], sums], dim=1)
+    p = torch.cat([first[:, 2:], keys], dim=1).detach()
     reach = None if starts is None else _reach(starts)
     n = 1
-    while n < A.shape[1]:
+    while n < p.shape[1]:
         before = _back(p, n, EMPTY)
         if reach is not None:
             before = before.masked_fill(reach[..., None] < n, EMPTY)
         q = torch.maximum(p, before - n * w).detach()
         old, new = (before - n * w - q).exp(), (p - q).exp()
-        A, B, p = new * A + old * _back(A, n), new * B + old * _back(B, n), q
+        sums, p = new[:, :, None] * sums + old[:, :, None] * _back(sums, n), q
         n *= 2
     heard = p[:, :-1]
     if starts is not None:
         heard = heard.masked_fill(starts[..., None], EMPTY)
-    out = read((A[:, :-1], B[:, :-1], heard), u + keys, values)
-    return out.to(v.dtype), torch.stack([A[:, -1], B[:, -1], p[:, -1]], dim=1)
+    A, B = sums[:, :-1].unbind(2)
+    out = read((A, B, heard), u + keys, values)
+    return out.to(v.dtype), torch.cat([sums[:, -1], p[:, -1:]], dim=1)
 
 
 def _back(x: Tensor, n: int, fill: float = 0.0) -> Tensor:
-    """`x` of n places before, `[B, 1 + L, D]`."""
+    """`x` `[B, 1 + L, ...]` of n places before."""
     return torch.cat([torch.full_like(x[:, :n], fill), x[:, :-n]], dim=1)
 
 
