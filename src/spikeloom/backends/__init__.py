@@ -27,7 +27,7 @@ from spikeloom.strict import brief
 # Training settings that are off (or null) by default.
 SWITCHES = (
     "compile", "gradient_checkpointing", "report_to", "separate_documents", "metadata", "phases",
-    "halves", "chat", "target_firing_rate",
+    "halves", "chat", "target_firing_rate", "target_active_share_from", "teacher",
 )  # fmt: skip
 
 

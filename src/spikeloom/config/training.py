@@ -66,9 +66,13 @@ class TrainingConfig:
     warmup: float = 0.05  # share of the budget
     clip: float = 1.0
     target_active_share: float | None = None  # null: no loss on weights touched
+    # the target when the dead zones are whole; it falls to target_active_share (training.pressure)
+    target_active_share_from: float | None = None
     target_firing_rate: float | None = None  # null: no loss on the channel rate of every neuron
     rate_weight: float = 2.0  # nats per unit above the share, and per unit off the rate
     dead_zone_warmup: float = 0.0  # share of the budget over which fire levels rise from 1
+    teacher: str | None = None  # checkpoint whose predictions are learned, too (distillation)
+    teacher_weight: float = 1.0  # nats of divergence from the teacher against nats of loss
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where it is fast
     compile: bool = False  # torch.compile; on one GPU with CUDA graphs (training.compiling)
     gradient_checkpointing: bool = False
@@ -95,7 +99,7 @@ class TrainingConfig:
         )
         require_each(
             self,
-            "weight_decay rate_weight num_workers sample_every",
+            "weight_decay rate_weight teacher_weight num_workers sample_every",
             lambda v: v >= 0,
             "0 or more",
         )
@@ -114,6 +118,7 @@ class TrainingConfig:
             self, "betas", lambda v: all(0 <= beta < 1 for beta in v), "two decays in [0, 1)"
         )
         require_each(self, "target_active_share", lambda v: 0 < v <= 1, "null or within (0, 1]")
+        self._check_falling_target()
         require_each(self, "target_firing_rate", lambda v: 0 < v < 1, "null or within (0, 1)")
         require_each(self, "converged", lambda v: 0 <= v < 1, "a share of the loss in [0, 1)")
         for i, name in enumerate(self.metadata):
@@ -123,6 +128,15 @@ class TrainingConfig:
         self._check_phases()
         plain = not (self.metadata or self.phases)
         require(plain or not self.chat, "chat", self.chat, "false: metadata and phases need text")
+
+    def _check_falling_target(self) -> None:
+        first, last = self.target_active_share_from, self.target_active_share
+        require(
+            first is None or (last is not None and last <= first <= 1),
+            "target_active_share_from",
+            first,
+            f"null, or a share from target_active_share ({last}) to 1",
+        )
 
     def _check_phases(self) -> None:
         if not self.phases:

@@ -35,7 +35,7 @@ from spikeloom.data.tagging import (
 from spikeloom.errors import ConfigError, DataError
 from spikeloom.metrics.entities import entity_scores, require_nervaluate
 from spikeloom.model import SpikeloomForTokenClassification
-from spikeloom.strict import to_dict
+from spikeloom.strict import require, to_dict
 from spikeloom.training.budget import Budget
 from spikeloom.training.display import Display
 from spikeloom.training.heads import Scoring, head_trainer, mean_tokens_per_step, named
@@ -78,6 +78,8 @@ def train_tagger(
     run = replace(run, model=model, training=replace(run.training, context=context))
     require_nervaluate()
     require_trackers(run.training)
+    teacher = run.training.teacher
+    require(teacher is None, "training.teacher", teacher, "null: taggers have none")
     if start is not None:
         require_same_architecture(resolve(start), run, (*FREE, "bidirectional"))
     learned, held_out = read_both(data, eval_data)

@@ -36,10 +36,12 @@ from spikeloom.training.budget import Budget, learning_rate_factor
 from spikeloom.training.compiling import allow_recompilation
 from spikeloom.training.curriculum import Curriculum
 from spikeloom.training.dead_zone import DeadZoneWarmup
+from spikeloom.training.distillation import Teacher
 from spikeloom.training.environment import Adaptation
 from spikeloom.training.halves import Halves
 from spikeloom.training.optimizers import make_optimizer
 from spikeloom.training.phases import cut_rows, phase_at
+from spikeloom.training.pressure import target_share
 
 STAGING = ".saving"
 STATE_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
@@ -85,6 +87,7 @@ class FiringRateMixin(AnyTrainer):
             self.last_loss = loss.detach().clone()  # a CUDA graph writes over its own
             if self.presses():
                 loss = loss + self.rate_weight * self._pressure(share, outputs.firing_rates)
+            loss = loss + self.taught_loss(inputs, outputs)
         return (loss, outputs) if return_outputs else loss
 
     def _pressure(self, share: Tensor, rates: Tensor) -> Tensor | float:
@@ -100,6 +103,10 @@ class FiringRateMixin(AnyTrainer):
     def presses(self) -> bool:
         """Whether the firing-rate loss applies at this moment of the run."""
         return True
+
+    def taught_loss(self, inputs: dict[str, Tensor | Any], outputs: Any) -> Tensor | float:
+        """What a teacher adds to the loss of a training batch, if there is one."""
+        return 0.0
 
     def take_metered(self) -> tuple[float, float] | None:
         """Mean cross-entropy and active share since the last call, rows weighed by their length;
@@ -159,16 +166,20 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         if config.compile and config.dead_zone_warmup:
             allow_recompilation(self.model)
         self.curriculum: Curriculum | None = None
+        self.teacher: Teacher | None = None
+        if config.teacher is not None:
+            self.teacher = Teacher(config, self.processing_class, self.args.device)
         self._tokens_per_byte = {"": tokens_per_byte, "eval_": eval_tokens_per_byte}
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
-        return super().training_step(model, self._form(inputs), num_items_in_batch)
-
-    def _form(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Rows of this phase's length, or rows with metadata, in the cool-down without."""
         progress = self.budget.progress(self.state.global_step)
+        self.target_active_share = target_share(self.config, progress)
+        return super().training_step(model, self._form(inputs, progress), num_items_in_batch)
+
+    def _form(self, inputs: dict[str, Any], progress: float) -> dict[str, Any]:
+        """Rows of this phase's length, or rows with metadata, in the cool-down without."""
         if self.config.phases:
             self.context = phase_at(progress, self.config.phases).context
             return cut_rows(inputs, self.context)
@@ -180,6 +191,11 @@ class SpikeTrainer(FiringRateMixin, Trainer):
     def presses(self) -> bool:
         """Not while dead zones are still opening: firing is high then on purpose."""
         return self.dead_zone.finished
+
+    def taught_loss(self, inputs: dict[str, Tensor | Any], outputs: Any) -> Tensor | float:
+        if self.teacher is None:
+            return 0.0
+        return self.config.teacher_weight * self.teacher.divergence(inputs, outputs.logits)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:

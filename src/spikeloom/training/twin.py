@@ -8,6 +8,7 @@ from spikeloom.config import RunConfig
 from spikeloom.errors import ConfigError
 from spikeloom.model import dense_twin, quantised_twin
 
+PRESSURE = ("target_active_share", "target_active_share_from", "target_firing_rate")
 TWINS = {"dense": dense_twin, "quantised": quantised_twin}
 
 
@@ -21,5 +22,6 @@ def twin_of(run: RunConfig, twin: str | None) -> RunConfig:
         return run
     if twin not in TWINS:
         raise ConfigError(f"--twin {twin}: expected {' or '.join(TWINS)}")
-    training = replace(run.training, target_active_share=None, target_firing_rate=None, halves=None)
+    free = dict.fromkeys(PRESSURE)
+    training = replace(run.training, **free, halves=None)
     return replace(run, model=TWINS[twin](run.model), training=training)
