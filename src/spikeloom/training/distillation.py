@@ -9,6 +9,8 @@ To the loss of every training batch is added, with `training.teacher_weight`,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ class Teacher:
         ConfigError: it was trained with another tokenizer.
     """
 
-    def __init__(self, config: TrainingConfig, words: object, device: torch.device) -> None:
+    def __init__(self, config: TrainingConfig, words: Any, device: torch.device) -> None:
         assert config.teacher is not None
         path = resolve(config.teacher)
         require_head(path, SpikeloomForCausalLM.__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from spikeloom.config import RunConfig
 from spikeloom.errors import ConfigError
@@ -22,6 +23,6 @@ def twin_of(run: RunConfig, twin: str | None) -> RunConfig:
         return run
     if twin not in TWINS:
         raise ConfigError(f"--twin {twin}: expected {' or '.join(TWINS)}")
-    free = dict.fromkeys(PRESSURE)
+    free: dict[str, Any] = dict.fromkeys(PRESSURE)
     training = replace(run.training, **free, halves=None)
     return replace(run, model=TWINS[twin](run.model), training=training)
