@@ -7,6 +7,7 @@
                   requests.py turns stories into conversations
     tokenizer.py  the group `tokenizer`
     trace.py      trace
+    positions.py  positions: bits per byte over the position in a text
     options.py    options that several verbs share, and how a result is written
 
 What a verb needs is imported when it runs. User errors (`SpikeloomError`) end with one line and
@@ -23,6 +24,7 @@ import typer
 from spikeloom.cli.data import data_app
 from spikeloom.cli.heads import heads_app
 from spikeloom.cli.models import models_app
+from spikeloom.cli.positions import positions
 from spikeloom.cli.ship import ship_app
 from spikeloom.cli.tokenizer import tokenizer_app
 from spikeloom.cli.trace import trace
@@ -36,6 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 models_app.command()(trace)
+models_app.command()(positions)
 app.add_typer(models_app)
 app.add_typer(heads_app)
 app.add_typer(ship_app)

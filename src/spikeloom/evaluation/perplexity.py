@@ -126,14 +126,14 @@ def excerpt(
         whole, limit = max_documents, int(starts[max_documents])
     stop, size = int(starts[whole]), int(stream.document_bytes[:whole].sum())
     if 2 * stop < limit:
-        stop, extra = _cut(stream.tokens, stop, limit, tokenizer)
+        stop, extra = cut(stream.tokens, stop, limit, tokenizer)
         size += extra
     if stop < 2 or size < 1:
         raise DataError(f"there is too little text to evaluate on: {stop} tokens, {size} bytes")
     return Excerpt(stream.tokens[:stop], size, whole)
 
 
-def _cut(
+def cut(
     tokens: NDArray[Any], start: int, stop: int, tokenizer: PreTrainedTokenizerFast
 ) -> tuple[int, int]:
     """Where to cut a document that starts at `start`, at most at `stop`; and the bytes kept."""

@@ -143,6 +143,37 @@ def loss_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: str | P
     _save(figure, path)
 
 
+def by_position(models: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Bits per byte over the position in a text, a line per model.
+
+    Args:
+        models: reports of `spikeloom.evaluation.positions`, each with a `name`.
+        path: PNG to write.
+    """
+    figure = _figure(7.5, 4.2)
+    axes = figure.axes[0]
+    for i, model in enumerate(models):
+        colour = _COLOURS[i % len(_COLOURS)]
+        ends = [bucket["to"] for bucket in model["buckets"]]
+        bits = [bucket["bits_per_byte"] for bucket in model["buckets"]]
+        label = f"{model['name']} ({model['state_bytes'] / 1e6:.1f} MB of state at the end)"
+        axes.plot(ends, bits, color=colour, marker="o", ms=4, label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ends, [f"{end:,}" for end in ends], fontsize=8)
+    for context in sorted({model["protocol"]["trained_context"] for model in models}):
+        axes.axvline(context, color=GREY, lw=0.8, ls=":")
+        axes.annotate(
+            "trained up to here", (context, 1.0), (3, -8), xycoords=("data", "axes fraction"),
+            textcoords="offset points", fontsize=7, color=GREY,
+        )  # fmt: skip
+    axes.set_xlabel("position in the text (tokens; end of each bucket)")
+    axes.set_ylabel("bits per byte")
+    axes.set_title("What a longer context is worth", loc="left")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
 def comparison(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Rows of `spikeloom.evaluation.compare.compare` as one panel of bars per figure."""
     panels: list[tuple[str, Callable[[Mapping[str, Any]], float | None], str]] = [

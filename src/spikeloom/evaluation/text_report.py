@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,26 @@ def print_evaluation(report: dict[str, Any]) -> None:
     ]
     _print(rows)
     Console().print(f"[dim]{report['protocol']['text']}[/]", highlight=False)
+
+
+def print_positions(models: Sequence[dict[str, Any]]) -> None:
+    """One line per bucket and one column per model of `positions.evaluate_by_position`."""
+    table = Table("positions", "tokens", "bytes", *(m["name"] for m in models), box=None)
+    for i, bucket in enumerate(models[0]["buckets"]):
+        span = f"{bucket['from']:,} to {bucket['to']:,}"
+        bits = [f"{m['buckets'][i]['bits_per_byte']:.4f}" for m in models]
+        table.add_row(span, f"{bucket['tokens']:,}", f"{bucket['bytes']:,}", *bits)
+    for name, cell in {
+        "bits per byte": lambda m: f"{m['bits_per_byte']:.4f}",
+        "active share": lambda m: f"{m['active_share']:.3f}",
+        "state, kB": lambda m: f"{m['state_bytes'] / 1e3:,.0f}",
+        "trained context": lambda m: f"{m['protocol']['trained_context']:,}",
+    }.items():
+        table.add_row(name, "", "", *(cell(m) for m in models))
+    console, first = Console(), models[0]
+    console.print(table)
+    console.print(f"{first['documents']} documents, {first['left_out']} too short")
+    console.print(f"[dim]{first['protocol']['text']}[/]", highlight=False)
 
 
 def print_verification(report: dict[str, Any]) -> None:

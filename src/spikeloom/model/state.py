@@ -178,7 +178,7 @@ class TokenView:
         *,
         causal: bool = True,
     ) -> Tensor | None:
-        """Which keys each query may see, `[B, 1, L, keys]`; None if the order says it all.
+        """Which keys each query may see, `[B or 1, 1, L, keys]`; None if the order says it all.
 
         Args:
             keys: number of keys at hand, the newest last.
@@ -194,12 +194,14 @@ class TokenView:
         # The order is that of the row: positions may repeat, on the padding to the right.
         order = torch.ones(L, keys, dtype=torch.bool, device=self.positions.device)
         order = order.tril(keys - L) if causal else order
-        seen = order & (self.segments[:, :, None] == self.key_segments[:, None, -keys:])
+        rows = slice(1) if self.plain else slice(None)  # if plain, all rows are alike
+        positions, key_positions = self.positions[rows], self.key_positions[rows, -keys:]
+        segments, key_segments = self.segments[rows], self.key_segments[rows, -keys:]
+        seen = order & (segments[:, :, None] == key_segments[:, None])
         if window is not None:
-            distance = self.positions[:, :, None] - self.key_positions[:, None, -keys:]
-            seen = seen & (distance.abs() < window)
+            seen = seen & ((positions[:, :, None] - key_positions[:, None]).abs() < window)
         if not everyone:
-            offered = (self.key_positions[:, None, -keys:] + 1) % stride == 0
+            offered = (key_positions[:, None] + 1) % stride == 0
             if chosen is not None:
                 offered = offered & chosen[:, None, -keys:]
             itself = torch.eye(L, keys, dtype=torch.bool, device=seen.device).roll(keys - L, dims=1)
