@@ -147,7 +147,8 @@ def by_position(models: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Bits per byte over the position in a text, a line per model.
 
     Args:
-        models: reports of `spikeloom.evaluation.positions`, each with a `name`.
+        models: reports of `spikeloom.evaluation.positions`, each with a `name`. A line that
+            rises far above what all have within their trained context leaves the picture.
         path: PNG to write.
     """
     figure = _figure(7.5, 4.2)
@@ -156,7 +157,7 @@ def by_position(models: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         colour = _COLOURS[i % len(_COLOURS)]
         ends = [bucket["to"] for bucket in model["buckets"]]
         bits = [bucket["bits_per_byte"] for bucket in model["buckets"]]
-        label = f"{model['name']} ({model['state_bytes'] / 1e6:.1f} MB of state at the end)"
+        label = f"{model['name']} ({model['state_bytes'] / 1e3:,.0f} kB of state at the end)"
         axes.plot(ends, bits, color=colour, marker="o", ms=4, label=label)
     axes.set_xscale("log", base=2)
     axes.set_xticks(ends, [f"{end:,}" for end in ends], fontsize=8)
@@ -166,6 +167,14 @@ def by_position(models: Sequence[Mapping[str, Any]], path: str | Path) -> None:
             "trained up to here", (context, 1.0), (3, -8), xycoords=("data", "axes fraction"),
             textcoords="offset points", fontsize=7, color=GREY,
         )  # fmt: skip
+    within = [
+        bucket["bits_per_byte"]
+        for model in models
+        for bucket in model["buckets"]
+        if bucket["from"] < model["protocol"]["trained_context"]
+    ]
+    if within and axes.get_ylim()[1] > 1.1 * max(within):
+        axes.set_ylim(top=1.1 * max(within))
     axes.set_xlabel("position in the text (tokens; end of each bucket)")
     axes.set_ylabel("bits per byte")
     axes.set_title("What a longer context is worth", loc="left")
