@@ -47,15 +47,17 @@ class Teacher:
                 f"train with --tokenizer {path}"
             )
         self.model: nn.Module = model.eval().requires_grad_(False)
+        self._divergence = divergence
         if config.compile:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
+            self._divergence = torch.compile(divergence)
 
     def divergence(self, inputs: dict[str, Tensor], logits: Tensor) -> Tensor:
         """How far a student's `logits` `[B, L, V]` are from the teacher's, in nats per token."""
         read = {k: v for k, v in inputs.items() if k not in ("labels", "num_items_in_batch")}
         with torch.no_grad():
             taught = self.model(**read, use_cache=False).logits
-        return divergence(logits, taught, inputs["labels"])
+        return self._divergence(logits, taught, inputs["labels"])
 
 
 def divergence(logits: Tensor, taught: Tensor, labels: Tensor) -> Tensor:
