@@ -128,7 +128,8 @@ def figures(directory: Path, run: Point, line: list[str]) -> dict[str, Any]:
 
 def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The JSONs of a folder, by family."""
-    runs = [json.loads(file.read_text()) for file in sorted(folder.glob("*-*-*k.json"))]
+    runs = [json.loads(file.read_text()) for file in folder.glob("*-*-*k.json")]
+    runs.sort(key=lambda run: (run["parameters"], run["tokens"]))
     return {family: [r for r in runs if r["family"] == family] for family in FAMILIES}
 
 
