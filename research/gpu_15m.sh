@@ -3,6 +3,7 @@
 # usage: TOKENS=N SECONDS_LEFT=S [EVAL=N] research/gpu_15m.sh DATA_DIR OUT_DIR VARIANT...
 # DATA_DIR holds books-*.jsonl.xz, wikipedia-articles.jsonl.xz, tinystories.jsonl.xz and valid-*;
 # variants are lines of research/variants.txt; EVAL tokens of each valid-* are scored at the end.
+# A variant with a teacher needs that run (dense, dense-wide) before it in the same call.
 # A variant starts only while there is time for one like the slowest so far.
 set -u
 data=$1; out=$2; shift 2
