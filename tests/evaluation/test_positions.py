@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from spikeloom.cli import app
 from spikeloom.data.packing import pack
 from spikeloom.errors import ConfigError, DataError
+from spikeloom.evaluation import pictures
 from spikeloom.evaluation.positions import EDGES, evaluate_by_position, openings, read
 from spikeloom.model import active_share, fed_weights
 
@@ -126,6 +127,27 @@ def test_the_verb_puts_models_side_by_side(source, checkpoints, tmp_path):
     assert models[0]["protocol"]["source"] == source
     with pytest.raises(ConfigError, match="--edges 0,x"):
         CliRunner().invoke(app, [*words, "--edges", "0,x"], catch_exceptions=False)
+
+
+def test_a_line_that_explodes_beyond_its_context_does_not_flatten_the_others(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, path: drawn.append(figure))
+    models = [
+        {
+            "name": "full",
+            "state_bytes": 1,
+            "protocol": {"trained_context": 8},
+            "buckets": [
+                {"from": 0, "to": 8, "bits_per_byte": 2.0},
+                {"from": 8, "to": 16, "bits_per_byte": far},
+            ],
+        }
+        for far in (1.9, 40.0)
+    ]
+    pictures.by_position(models, "unused.png")
+    assert drawn[0].axes[0].get_ylim()[1] == pytest.approx(2.2)
+    pictures.by_position(models[:1], "unused.png")
+    assert drawn[1].axes[0].get_ylim()[1] < 2.1
 
 
 def test_default_edges_double():
