@@ -47,7 +47,7 @@ def test_the_last_part_goes_without(seen_and_directory):
     head = [generator.encode(f"Category: {name}\n\n") for name in ("cats", "birds")]
     assert len(seen) == 10
     for step, batch in enumerate(seen):
-        assert set(batch) - {"attention_mask"} == {"input_ids", "labels"}
+        assert set(batch) == {"input_ids", "labels"}
         opens = [row.tolist() for row in batch["input_ids"]]
         conditioned = [any(row[1 : 1 + len(h)] == h for h in head) for row in opens]
         assert all(conditioned) if step < 7 else not any(conditioned)

@@ -299,6 +299,20 @@ def test_other_errors_keep_their_traceback(text, tmp_path, monkeypatch):
         train(run_of(), text, tmp_path / "run")
 
 
+def test_rows_reach_the_model_without_a_mask(text, tmp_path, monkeypatch):
+    """A mask, even one of ones, would take the fast form of attention away."""
+    seen, compute = [], SpikeTrainer.compute_loss
+
+    def watch(self, model, inputs, *args, **kwargs):
+        seen.append((model.training, set(inputs)))
+        return compute(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(SpikeTrainer, "compute_loss", watch)
+    train(run_of(), text, tmp_path / "run")
+    assert {training for training, _ in seen} == {True, False}
+    assert all(names == {"input_ids", "labels"} for _, names in seen)
+
+
 def break_weights(monkeypatch, at_step, what):
     """NaN in the weights, or in the gradient, from a step on."""
     real = SpikeTrainer.training_step
