@@ -9,7 +9,6 @@ from spikeloom.config import NeuronConfig, parse_run
 from spikeloom.errors import ConfigError
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
 from spikeloom.neurons import LIF, Environment, make_neuron
-from spikeloom.neurons.modulation import WIDEST
 
 SIZE = 400
 
@@ -59,15 +58,18 @@ def test_homeostasis_brings_every_neuron_to_its_target():
     assert after.std() < 0.03
 
 
-def test_a_threshold_does_not_fall_for_ever():
-    made = neuron(homeostasis=5.0).train()
-    for _ in range(10):
-        made(-currents().abs())
+def test_a_neuron_that_hears_only_inhibition_is_brought_to_fire():
+    made = neuron(homeostasis=0.1, target_rate=0.1).train()
+    assert not made(-currents().abs())[0].any()
+    for step in range(400):
+        made(-currents(seed=step).abs())
         made.modulation.adapt()
-    assert (made.modulation.log_threshold == -WIDEST).all()
+    rates = made(-currents(2000).abs())[0].mean((0, 1))
+    assert rates.min() > 0.03
+    assert abs(rates.mean() - 0.1) < 0.01
 
 
-def test_thresholds_do_not_move_outside_training():
+def test_inhibition_does_not_move_outside_training():
     made = neuron(homeostasis=0.5).eval()
     made(currents())
     assert not made.modulation.channel_rate.any()
@@ -104,6 +106,14 @@ def test_a_gain_scales_the_current():
     assert torch.equal(made(x)[0], plain(x * made.modulation.gain)[0])
 
 
+def test_inhibition_is_a_threshold_that_is_higher_by_it():
+    made = neuron(homeostasis=0.5)
+    made.modulation.inhibition.fill_(0.25)
+    higher = LIF(NeuronConfig(kind="lif", v_threshold=1.25), SIZE)
+    higher.reset_parameters()
+    assert torch.equal(made(currents())[0], higher(currents())[0])
+
+
 def test_stress_rises_where_the_loss_is_worse_than_usual():
     environment = Environment()
     for _ in range(300):
@@ -125,7 +135,7 @@ def test_one_environment_for_all_neurons_and_it_is_saved(tmp_path):
     calm = stressed(ids).firing_rates
     stressed.model.decoder.environment.stress.fill_(0.9)
     for name, buffer in stressed.named_buffers():
-        if name.endswith("log_threshold"):
+        if name.endswith("inhibition"):
             buffer.uniform_(-0.1, 0.1)
     output = stressed(ids)
     recurrent = [2, 4]  # encoder, then input and output neuron of each layer

@@ -14,19 +14,19 @@ from spikeloom.training.trainer import FiringRateMixin, spiking_channels
 ENVIRONMENT = "model.decoder.environment"
 
 
-def test_a_run_moves_thresholds_and_stress_and_saves_them(text, tmp_path):
+def test_a_run_moves_inhibition_and_stress_and_saves_them(text, tmp_path):
     out = train(run_of(model=SAM, keep=9), text, tmp_path / "run").directory
     early, late = weights_of(out / "checkpoint-2"), weights_of(out / "checkpoint-4")
-    thresholds = [name for name in late if name.endswith("log_threshold")]
-    assert len(thresholds) == 2
-    for name in [*thresholds, f"{ENVIRONMENT}.fast", f"{ENVIRONMENT}.stress"]:
+    inhibition = [name for name in late if name.endswith("inhibition")]
+    assert len(inhibition) == 2
+    for name in [*inhibition, f"{ENVIRONMENT}.fast", f"{ENVIRONMENT}.stress"]:
         assert late[name].any()
         assert not torch.equal(early[name], late[name])
     diversity = [name for name in late if name.endswith("log_diversity")]
     assert all(torch.equal(early[name], late[name]) for name in diversity)
 
 
-def test_resume_takes_up_thresholds_and_stress(text, tmp_path, monkeypatch):
+def test_resume_takes_up_inhibition_and_stress(text, tmp_path, monkeypatch):
     run = run_of(model=SAM, max_steps=6, gradient_accumulation=2, target_firing_rate=0.1)
     whole = train(run, text, tmp_path / "whole").directory
     interrupted(monkeypatch, run, text, tmp_path / "resumed", 7)

@@ -49,7 +49,7 @@ class NeuronConfig:
     clip_membrane: float | None = None  # keep v within ±clip
     # `lif` only, see `spikeloom.neurons.modulation`:
     target_rate: float = 0.1  # that homeostasis aims at
-    homeostasis: float = 0.0  # how fast a threshold follows its neuron's rate, per training step
+    homeostasis: float = 0.0  # how fast inhibition follows its neuron's rate, per training step
     diversity: float = 0.0  # sigma of the fixed LogNormal gain per neuron
     stress_gain: float = 0.0  # share by which full stress of the environment raises the gain
 

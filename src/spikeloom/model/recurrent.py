@@ -1,7 +1,7 @@
 """The recurrent LIF layer of Real Sam: neurons that hear their own spikes of the token before.
 
     current   I[t] = fc_in(y[t])                       y: what the input neuron emits
-    neuron    v[t] = beta v[t-1] + gain (norm(I[t]) + b + W s[t-1]),  s[t] = 1[v[t] >= v_threshold]
+    neuron    v[t] = beta v[t-1] + g (norm(I[t]) + b + W s[t-1]) - h,  s[t] = 1[v[t] >= v_threshold]
     out       x[t] += gate(y[t]) * o(s[t])
 
 In a decoder layer the current is the mixer's part, the neuron stands where every layer has its

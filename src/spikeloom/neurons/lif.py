@@ -15,7 +15,7 @@ class LIF(Neuron):
     """Binary spikes of unit size (`spikeloom.ops.lif.naive.lif`).
 
     Attributes:
-        modulation: what sets each neuron's gain, or None.
+        modulation: what sets each neuron's gain and inhibition, or None.
     """
 
     def __init__(self, config: NeuronConfig, size: int, num_steps: int = 1) -> None:
@@ -28,7 +28,7 @@ class LIF(Neuron):
 
     def current(self, x: Tensor, before: Activation | None = None) -> Tensor:
         current = super().current(x, before)
-        return current if self.modulation is None else current * self.modulation.gain
+        return current if self.modulation is None else self.modulation.current(current)
 
     def scan(
         self, x: Tensor, state: Tensor | None, starts: Tensor | None

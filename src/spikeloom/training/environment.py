@@ -1,6 +1,6 @@
 """What training tells neurons besides gradients: how often they fired, and how the loss is going.
 
-Thresholds that follow firing rates and the stress that all neurons share are buffers of the model
+Inhibition that follows firing rates and the stress that all neurons share are buffers of the model
 (`spikeloom.neurons.modulation`): saved with it, and resumed with it. This callback moves them, once
 per optimizer step.
 """
@@ -17,7 +17,7 @@ from spikeloom.neurons import Environment, Modulation
 
 
 class Adaptation(TrainerCallback):
-    """Adapts thresholds and stress of a model after every optimizer step.
+    """Adapts inhibition and stress of a model after every optimizer step.
 
     With several processes each follows its own batches; the buffers of the first one count, because
     DistributedDataParallel hands them to all before every forward.

@@ -7,9 +7,8 @@ For steps t = 0, 1, ..., with a recurrent weight W `[D, D]`:
     soft reset: v[t] -= v_threshold * s[t]
 
 Backward is autograd through time, with a surrogate slope in place of the spike's derivative; the
-reset and the recurrent product both pass the gradient of their spike on. A per-neuron gain or
-threshold needs no parameter of its own: a gain g on neuron i is row i of W and channel i of x times
-g, a threshold h is the gain v_threshold / h (then v is in units of h / v_threshold).
+reset and the recurrent product both pass the gradient of their spike on. A gain per neuron needs no
+parameter of its own: a gain g on neuron i is row i of W and channel i of x times g.
 
 `recurrent_unit`, its dense twin, is the same recurrence with the surrogate's own proxy g
 (`spikeloom.ops.surrogate`) in place of the step: s[t] = g(v[t] - v_threshold), between 0 and 1.
