@@ -31,7 +31,7 @@ def tiny(monkeypatch):
 
 
 def test_every_row():
-    speed, rate_loss, trainer = train.run("cpu", Options())
+    speed, trainer, rate_loss = train.run("cpu", Options())
     assert [row.target for row in (speed, rate_loss, trainer)] == [0.75, 0.98, 0.9]
     assert [row.peer_name for row in (speed, rate_loss)] == [
         "dense twin",

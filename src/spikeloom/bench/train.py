@@ -49,28 +49,27 @@ def run(device: str, options: Options = ALL) -> Iterator[Row]:
 def measure(preset: str, device: str, options: Options = ALL) -> Iterator[Row]:
     """Against the dense twin in time and (GPU) memory; the rate loss; the Trainer."""
     torch.set_float32_matmul_precision("high")
-    spiking = _settings(preset, device)
-    loops = {"spiking": BareLoop(spiking, device)}
-    loops["dense twin"] = BareLoop(twin_of(spiking, "dense"), device)
-    times = _in_turns(loops, 3 if options.quick else BLOCKS)
+    spiking, where = _settings(preset, device), device_name(device)
+    peers = {"spiking": spiking, "dense twin": twin_of(spiking, "dense")}
+    loops, times = _side_by_side(peers, device, 3 if options.quick else BLOCKS)
     yield _speed_row(preset, loops, times, "dense twin", TARGET_SPEED)
     if device == "cuda" and options.profile:
         for name, loop in loops.items():
             say(table(f"{preset}, {name}", kernels_of(loop.block), loop.steps))
-    del loops["dense twin"]
     speed = loops["spiking"].tokens_per_second(times["spiking"])
+    del loops
+    if not options.quick:
+        gc.collect()
+        ours, case = trainer_speed(spiking, device), f"{preset}, spikeloom train"
+        yield Row(case, where, ours, speed, "our bare loop", "tokens/s", TARGET_TRAINER)
+    if device == "cuda":
+        ours, theirs = (memory_held(run) / 2**20 for run in peers.values())
+        case, peer = f"{preset}, GPU memory held", "dense twin"
+        yield Row(case, where, ours, theirs, peer, "MB", TARGET_MEMORY)
     if not options.quick:
         without = "without the firing-rate loss"
-        loops[without] = BareLoop(_without_rate_loss(spiking), device)
-        yield _speed_row(preset, loops, _in_turns(loops, BLOCKS), without, TARGET_LOSS)
-    loops.clear()
-    if device == "cuda":
-        yield _memory_row(preset, spiking)
-    if options.quick:
-        return
-    trained = trainer_speed(spiking, device)
-    case, peer = f"{preset}, spikeloom train", "our bare loop"
-    yield Row(case, device_name(device), trained, speed, peer, "tokens/s", TARGET_TRAINER)
+        peers = {"spiking": spiking, without: _without_rate_loss(spiking)}
+        yield _speed_row(preset, *_side_by_side(peers, device, BLOCKS), without, TARGET_LOSS)
 
 
 def _settings(preset: str, device: str) -> RunConfig:
@@ -89,16 +88,6 @@ def _speed_row(
     ours, theirs = (loops[name].tokens_per_second(times[name]) for name in ("spiking", peer))
     where, spread = device_name(loops["spiking"].device), times["spiking"].spread
     return Row(f"{preset}, bare loop", where, ours, theirs, peer, "tokens/s", target, spread)
-
-
-def _memory_row(preset: str, spiking: RunConfig) -> Row:
-    held = {
-        name: memory_held(run) / 2**20
-        for name, run in {"spiking": spiking, "dense twin": twin_of(spiking, "dense")}.items()
-    }
-    ours, theirs = held.values()
-    where = device_name("cuda")
-    return Row(f"{preset}, GPU memory held", where, ours, theirs, "dense twin", "MB", TARGET_MEMORY)
 
 
 def memory_held(run: RunConfig) -> int:
@@ -176,14 +165,18 @@ def _without_rate_loss(run: RunConfig) -> RunConfig:
     return replace(run, training=replace(run.training, target_active_share=None))
 
 
-def _in_turns(loops: dict[str, BareLoop], blocks: int) -> dict[str, Timing]:
+def _side_by_side(
+    runs: dict[str, RunConfig], device: str, blocks: int
+) -> tuple[dict[str, BareLoop], dict[str, Timing]]:
+    """A loop of each, and its time for a block, taken in turns."""
+    loops = {name: BareLoop(run, device) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(blocks):
         for name, loop in loops.items():
             begin = time.perf_counter()
             loop.block()
             times[name].append(1e3 * (time.perf_counter() - begin))
-    return {name: summarise(ms) for name, ms in times.items()}
+    return loops, {name: summarise(ms) for name, ms in times.items()}
 
 
 def trainer_speed(run: RunConfig, device: str) -> float:
