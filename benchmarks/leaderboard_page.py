@@ -29,12 +29,14 @@ benchmarks/leaderboard.yaml."""
 COLUMNS = """## How to read it
 
 - **Bits per byte**, and in brackets perplexity per token (one tokenizer for all rows). Windows of
-  {context} tokens, {stride} apart, every token scored once (`spikeloom eval`). WikiText-2 is the
+  {context} tokens, {stride} apart, every token scored once (`spikeloom eval`); the same for a
+  model that was trained on shorter rows (real-sam-v4: 64 tokens). WikiText-2 is the
   standard word-tokenised test file with its `<unk>`, read as any text by models that were trained
   on other text: bits per byte of that file, not the word perplexity of the literature.
 - **Active share**: weights touched per token over all weights in products, head included; a
   product without a neuron in front counts as 1. What stands behind a product (SpikeGPT, Pulse)
-  makes spikes, but skips no weight.
+  makes spikes, but skips no weight. Where a token takes several steps (spike-transformer: 4), it
+  is the share of one step, and a token touches that many times more.
 - **Firing**: share of all neurons' channels that spike, per token (per step where a token takes
   several). Active share, firing, operations and energy are means over the held-out texts.
 - **ACs, MACs**: accumulates of the spike-fed products, unrolled to binary slots;
@@ -217,7 +219,7 @@ def _machines(records: Any, gpu: bool = True) -> str:
 
 
 def _millions(number: float | None) -> str:
-    return "" if number is None else f"{number / 1e6:.2f}M"
+    return "" if number is None else f"{number / 1e6:.2f}M" if number else "0"
 
 
 def _count(number: float | None) -> str:

@@ -152,6 +152,7 @@ def test_nothing_measured_is_no_page(tmp_path):
         )
 
 
+@pytest.mark.slow  # starts Python three times
 def test_one_command_trains_measures_and_packs(tmp_path):
     """All of `run` on one tiny row; a second call does nothing twice."""
     text = " ".join(f"The {n} cats sat on the {n + 1} mats." for n in range(3000))
