@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # What the seed models want of a GPU machine; about 40 s a model where not said otherwise.
 # usage: research/gpu_seeds.sh DATA OUT STEP...
+#   sam        real-sam-v4 on tinystories alone (stories), and with other text (mixed)
 #   one-step   one training step of pulse-1b: memory, tokens/s
 #   pulse      flow-15m, pulse-15m and pulse-v2-15m, the same steps
 #   hybrids    the four questions of docs/models/hybrids.md: 11 models, shared out to all GPUs
 # DATA has the files of tinystories, fairytale-qa and books in folders of these names; OUT gets
-# JSON and Markdown (hybrids: two files, pulse: one archive). STEPS and SET change the runs of
-# pulse and hybrids, as in STEPS=20 SET="--set training.compile=false".
+# JSON and Markdown (hybrids: two files; pulse and sam: an archive each). STEPS and SET change the runs
+# of pulse and hybrids, as in STEPS=20 SET="--set training.compile=false"; RUNS, PASSES (of the stories),
+# MINUTES and SAM those of sam, as in RUNS=stories PASSES=6 SAM="--set training.learning_rate=2e-2".
 set -u
 data=$1; out=$2; shift 2
 export PYTHONPATH=${SRC:-src} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
@@ -20,6 +22,30 @@ mkdir -p "$work" "$out"
 pack() {  # one tokenizer and one stream for all; documents shuffled
   [ -e "$work/data/prepared.json" ] ||
     $spikeloom data prepare "$everything" --preset minimal-transformer --seed 0 --out "$work/data"
+}
+
+sam() {  # PASSES times the stories' 2.15 M tokens, and as much other text if mixed
+  local words=$work/words passes=${PASSES:-12}
+  [ -e "$words" ] || $spikeloom tokenizer train --data "$stories/train.jsonl.xz" --out "$words"
+  for name in ${RUNS:-stories mixed}; do
+    local text=$stories/train.jsonl.xz tokens=${TOKENS:-$((passes * 2150000))}
+    if [ $name = mixed ]; then
+      for ((i = 1; i < passes / 2; i++)); do text=$text,$stories/train.jsonl.xz; done
+      text=$text,$tales/train-stories.jsonl.xz,$books/train-00.jsonl.xz tokens=$((2 * tokens))
+    fi
+    $spikeloom train real-sam-v4 --data "$text" --eval-data "$stories/valid.jsonl" --tokenizer "$words" \
+      --out "$work/sam-$name" --max-tokens $tokens --max-minutes ${MINUTES:-4} --set training.batch_size=64 \
+      --set training.compile=true --set training.checkpoint_every=1000 --set training.log_every=100 \
+      --set training.sample_every=0 --set training.num_workers=2 ${SAM:-} --json "$work/sam-$name.train.json"
+    for context in 64 256; do
+      $spikeloom eval "$work/sam-$name" --data "$stories/valid.jsonl" --context $context \
+        --batch-size 256 --json "$work/sam-$name.$context.json" > "$work/eval.txt"
+      head -6 "$work/eval.txt"
+    done
+    cp "$work/sam-$name/trainer_state.json" "$work/sam-$name.state.json"
+    $spikeloom slim "$work/sam-$name" --out "$work/sam-$name-slim"
+    tar -C "$work" -czf "$out/sam-$name.tar.gz" sam-$name-slim $(cd "$work" && ls -- sam-$name.*.json)
+  done
 }
 
 one_step() {
@@ -36,7 +62,8 @@ pulse() {
       --json "$work/$preset.train.json"
     for text in tinystories books; do
       $spikeloom eval "$work/$preset" --data "$data/$text"/valid.jsonl* --max-tokens 60000 \
-        --batch-size 32 --json "$work/$preset.$text.json" | head -6
+        --batch-size 32 --json "$work/$preset.$text.json" > "$work/eval.txt"
+      head -6 "$work/eval.txt"
     done
   done
   tar -C "$work" -czf "$out/pulse.tar.gz" $(cd "$work" && ls -- *.json)
@@ -57,6 +84,7 @@ hybrids() {
 for step in "$@"; do
   echo "== $step at $SECONDS s"
   case $step in
+    sam) sam ;;
     one-step) one_step ;;
     pulse) pulse ;;
     hybrids) hybrids ;;
