@@ -3,7 +3,7 @@
     PYTHONPATH=src python benchmarks/one_step.py pulse-1b --device cuda [--set a.b=c ...]
 
 The step is that of `spikeloom bench train`: random tokens, mixed precision, clipping, the preset's
-optimizer, gradient checkpointing if the preset (or `--set`) asks for it. It runs twice unseen, then
+optimizer, gradient checkpointing if the preset (or `--set`) asks for it. It runs once unseen, then
 once by the clock. Nothing is read or saved.
 """
 
