@@ -8,7 +8,8 @@
 `run` is prepare (one tokenizer, tokens in shards), then train and eval row by row (one column of
 rows per GPU with --gpus N), then decode; each is a verb of its own, too. What a finished row has is
 not done again. Everything is done by verbs of `spikeloom`; a row's figures are kept in
-research/runs/leaderboard/SIZE/ROW.json, from which render makes docs/leaderboard.md.
+research/runs/leaderboard/SIZE/ROW.json, from which render makes docs/leaderboard.md; a README.md
+beside them goes onto the page.
 """
 
 from __future__ import annotations
@@ -248,7 +249,9 @@ class Leaderboard:
         from leaderboard_page import write_page
 
         found = {size: [(r, self.records.read(r)) for r in rows(size)] for size in SIZES}
-        write_page(found, self.options.page)
+        notes = {file.parent.name: file for file in self.records.directory.glob("*/README.md")}
+        told = {size: file.read_text("utf-8").strip() for size, file in notes.items()}
+        write_page(found, told, self.options.page)
 
     def _needed(self, option: str) -> Any:
         value = getattr(self.options, option)

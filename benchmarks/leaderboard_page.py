@@ -51,16 +51,18 @@ COLUMNS = """## How to read it
 
 Held-out texts: {texts}.
 
-One seed, one budget, and each row's own learning rate as its preset has it, not tuned for this
-table: small differences mean nothing. Every command is in the `train.command` of the row's JSON
-file."""
+One seed and one budget: small differences mean nothing. Every command, learning rate included, is
+in the `train.command` of the row's JSON file."""
 
 
-def write_page(found: Mapping[str, Sequence[tuple[Any, Record]]], page: Path) -> None:
+def write_page(
+    found: Mapping[str, Sequence[tuple[Any, Record]]], notes: Mapping[str, str], page: Path
+) -> None:
     """The page, and a picture per size beside it.
 
     Args:
         found: rows and their records by size.
+        notes: what is to be known of the runs of a size.
         page: the Markdown file; pictures go to `pictures` in its folder.
 
     Raises:
@@ -76,11 +78,11 @@ def write_page(found: Mapping[str, Sequence[tuple[Any, Record]]], page: Path) ->
         (page.parent / "pictures").mkdir(parents=True, exist_ok=True)
         draw(ready, size, page.parent / "pictures" / name)
         absent = [(row, record) for row, record in pairs if not record.get("eval")]
-        parts += [section(size, ready, absent), f"![{size}](pictures/{name})"]
+        parts += [section(size, ready, absent), notes.get(size, ""), f"![{size}](pictures/{name})"]
         everything += [record for _, record in ready]
     if not everything:
         raise SystemExit("error: no row has figures: run benchmarks/leaderboard.py run first")
-    page.write_text("\n\n".join([*parts, legend(everything)]) + "\n", encoding="utf-8")
+    page.write_text("\n\n".join(part for part in [*parts, legend(everything)] if part) + "\n", encoding="utf-8")
 
 
 def section(

@@ -5,7 +5,7 @@
 # `dense` in OUT_DIR is the teacher of those that have one, so it comes first.
 set -u
 data=$1; out=$2; shift 2
-export PYTHONPATH=${SRC:-src} PYTHONWARNINGS=ignore OMP_NUM_THREADS=1
+export PYTHONPATH=${SRC:-src}${PYTHONPATH:+:$PYTHONPATH} PYTHONWARNINGS=ignore OMP_NUM_THREADS=1
 spikeloom=${SPIKELOOM:-python3 -m spikeloom.cli}
 TEACHER=$out/dense; mkdir -p "$out"
 for variant in "$@"; do

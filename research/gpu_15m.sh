@@ -7,7 +7,7 @@
 # A variant starts only while there is time for one like the slowest so far.
 set -u
 data=$1; out=$2; shift 2
-export PYTHONPATH=${SRC:-src} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
+export PYTHONPATH=${SRC:-src}${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
 spikeloom=${SPIKELOOM:-python3 -m spikeloom.cli}
 train=$(ls "$data"/books-*.jsonl.xz | paste -sd,),$data/wikipedia-articles.jsonl.xz,$data/tinystories.jsonl.xz
 valid=$data/valid-books.jsonl.xz,$data/valid-wikipedia.jsonl.xz,$data/valid-tinystories.jsonl

@@ -8,7 +8,7 @@
 # one like the slowest so far. Afterwards: python research/long_picture.py OUT_DIR FILE.png
 set -u
 data=$1; out=$2; shift 2
-export PYTHONPATH=${SRC:-src} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
+export PYTHONPATH=${SRC:-src}${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
 spikeloom=${SPIKELOOM:-python3 -m spikeloom.cli}
 runs=${RUNS:-/tmp/runs/long}; mkdir -p "$runs" "$out"
 export SPIKELOOM_CACHE=$runs/cache

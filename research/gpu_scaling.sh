@@ -5,7 +5,7 @@
 # ones come back in OUT_DIR/results.tar.gz.
 set -u
 data=$1; out=$2
-export PYTHONPATH=${SRC:-src} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
+export PYTHONPATH=${SRC:-src}${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
 python=${PYTHON:-python3}
 runs=${RUNS:-/tmp/runs/scaling}; results=$runs/results; mkdir -p "$runs" "$out" "$results"
 export SPIKELOOM_CACHE=$runs/cache

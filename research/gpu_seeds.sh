@@ -11,7 +11,7 @@
 # MINUTES and SAM those of sam, as in RUNS=stories PASSES=6 SAM="--set training.learning_rate=2e-2".
 set -u
 data=$1; out=$2; shift 2
-export PYTHONPATH=${SRC:-src} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
+export PYTHONPATH=${SRC:-src}${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
 python=${PYTHON:-python3}; spikeloom="$python -m spikeloom.cli"; work=${WORK:-/tmp/seeds-work}
 stories=$data/tinystories; tales=$data/fairytale-qa; books=$data/books
 everything=$stories/train.jsonl.xz,$tales/train-stories.jsonl.xz,$books/train-00.jsonl.xz
