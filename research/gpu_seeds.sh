@@ -36,7 +36,7 @@ sam() {  # PASSES times the stories' 2.15 M tokens, and as much other text if mi
     $spikeloom train real-sam-v4 --data "$text" --eval-data "$stories/valid.jsonl" --tokenizer "$words" \
       --out "$work/sam-$name" --max-tokens $tokens --max-minutes ${MINUTES:-4} --set training.batch_size=64 \
       --set training.compile=true --set training.checkpoint_every=1000 --set training.log_every=100 \
-      --set training.sample_every=0 --set training.num_workers=2 ${SAM:-} --json "$work/sam-$name.train.json"
+      --set training.sample_every=0 ${SAM:-} --json "$work/sam-$name.train.json"
     for context in 64 256; do
       $spikeloom eval "$work/sam-$name" --data "$stories/valid.jsonl" --context $context \
         --batch-size 256 --json "$work/sam-$name.$context.json" > "$work/eval.txt"
