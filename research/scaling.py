@@ -29,6 +29,8 @@ FAMILIES = ("spiking", "dense")
 START_SECONDS = 60.0
 """What a run takes besides its tokens: start, compilation, evaluation."""
 
+BOUNDS = ([-5, -8, 0.01, -8, 0.01], [2, 3, 2, 3, 2])  # of log E, log A, a, log B, b
+
 LAW = "L = E + A (N/1e7)^-a + B (D/1e7)^-b"
 
 Losses = NDArray[np.float64]
@@ -156,7 +158,7 @@ def solve(N: Losses, D: Losses, loss: Losses) -> Losses:
         least_squares(
             lambda x: np.log(predict(x, N, D)) - np.log(loss),
             start,
-            bounds=([-5, -8, 0.01, -8, 0.01], [2, 3, 2, 3, 2]),
+            bounds=BOUNDS,
             loss="huber",
             f_scale=0.01,
         )
@@ -181,9 +183,13 @@ def fitted(runs: list[dict[str, Any]], which: str, samples: int) -> dict[str, An
     spread = np.where(logs, np.exp(drawn), drawn) if drawn else np.array([value])
     low, high = np.quantile(spread, [0.1, 0.9], axis=0)
     off = predict(best, N, D) - loss
+    low_end, high_end = map(np.array, BOUNDS)
+    close = 0.02 * (high_end - low_end)
+    stuck = (best < low_end + close) | (best > high_end - close)
     return {
         "runs": len(runs),
         "x": best.tolist(),
+        "at_bounds": [name for name, is_stuck in zip(names, stuck, strict=True) if is_stuck],
         **{n: [value[i], low[i], high[i]] for i, n in enumerate(names)},
         "largest_residual": float(np.abs(off).max()),
         "rms_residual": float(np.sqrt((off**2).mean())),
@@ -202,6 +208,11 @@ def fit(options: argparse.Namespace) -> None:
         for family, result in report[which].items():
             cells = ["{:.3f} ({:.3f} to {:.3f})".format(*result[n]) for n in "EAaBb"]
             print(f"| {family} | {' | '.join(cells)} | {result['rms_residual']:.4f} |")
+        for family, result in report[which].items():
+            if stuck := result["at_bounds"]:
+                print(
+                    f"{family}: {', '.join(stuck)} at a bound: these runs do not determine the law"
+                )
     print("\n" + direction(report["parameters_without_embedding"], families))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -252,21 +263,35 @@ def draw(options: argparse.Namespace) -> None:
 def _lines(
     axes: Any, runs: list[dict[str, Any]], x: str, other: str, style: str, colours: Any
 ) -> None:
-    """Runs as marks, the fit through them as lines, one colour for each value of `other`."""
-    which = "parameters_without_embedding"
-    law = np.array(fitted(runs, which, samples=0)["x"])
-    grid = np.geomspace(min(r[x] for r in runs), max(r[x] for r in runs), 50)
+    """Runs as marks, one colour for each value of `other`, and the fit through them as lines; where
+    the runs do not determine it, from mark to mark."""
+    result = fitted(runs, "parameters_without_embedding", samples=0)
     for i, value in enumerate(sorted({r[other] for r in runs})):
-        group = [r for r in runs if r[other] == value]
+        group = sorted((r for r in runs if r[other] == value), key=lambda r: r[x])
         label = f"{value / 1e6:,.1f} M {'tokens' if other == 'tokens' else 'parameters'}"
         colour = colours[i % len(colours)]
         axes.plot(
-            [r[x] for r in group], [r["loss"] for r in group], ls="none", color=colour,
+            [r[x] for r in group], [r["loss"] for r in group], color=colour, lw=1,
+            ls=style if result["at_bounds"] else "none",
             marker="o" if style == "-" else "s", ms=4, label=label if style == "-" else None,
         )  # fmt: skip
-        held = np.full_like(grid, float(value))
-        N, D = (grid, held) if x == which else (held, grid)
-        axes.plot(grid, predict(law, N, D), ls=style, color=colour, lw=1)
+        if not result["at_bounds"]:
+            _law(axes, np.array(result["x"]), runs, x, float(value), style, colour)
+
+
+def _law(
+    axes: Any,
+    law: Losses,
+    runs: list[dict[str, Any]],
+    x: str,
+    value: float,
+    style: str,
+    colour: str,
+) -> None:
+    grid = np.geomspace(min(r[x] for r in runs), max(r[x] for r in runs), 50)
+    held = np.full_like(grid, value)
+    N, D = (held, grid) if x == "tokens" else (grid, held)
+    axes.plot(grid, predict(law, N, D), ls=style, color=colour, lw=1)
 
 
 def _share(text: str) -> tuple[int, int]:
