@@ -219,7 +219,8 @@ def test_what_no_backend_has_is_said_so(monkeypatch):
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_runs_or_is_refused_with_who_can(name):
     run = load_config(name)
-    plain = not any(layer.extras for layer in run.model.layers)
+    kinds = {neuron.kind for neuron in vars(run.model.neurons).values()}
+    plain = "psn" not in kinds and not any(layer.extras for layer in run.model.layers)
     check("torch", run.model, run.training)
     for backend in ("numpy", "mlx"):
         if plain and not run.training.gradient_checkpointing:
