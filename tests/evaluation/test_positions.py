@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from tiny_models import CONFIGS, DOCUMENTS, build_model
 from typer.testing import CliRunner
 
+from spikeloom import tokenizers
 from spikeloom.cli import app
 from spikeloom.data.packing import pack
 from spikeloom.errors import ConfigError, DataError
@@ -107,6 +109,7 @@ def test_only_documents_that_reach_the_last_edge_count(source, tokenizer):
         ({"edges": [-1, 8]}, "edges"),
         ({"chunk": 0}, "chunk"),
         ({"batch_size": 0}, "batch_size"),
+        ({"max_documents": 0}, "max_documents"),
     ],
 )
 def test_what_is_impossible_is_refused(source, tokenizer, changes, why):
@@ -127,6 +130,19 @@ def test_the_verb_puts_models_side_by_side(source, checkpoints, tmp_path):
     assert models[0]["protocol"]["source"] == source
     with pytest.raises(ConfigError, match="--edges 0,x"):
         CliRunner().invoke(app, [*words, "--edges", "0,x"], catch_exceptions=False)
+
+
+def test_models_side_by_side_have_one_tokenizer_and_two_names(source, checkpoints, tmp_path):
+    twice = [checkpoints["spiking"], tmp_path / "spiking"]
+    shutil.copytree(*twice)
+    out = tmp_path / "report.json"
+    ends = ["--data", source, "--device", "cpu", "--edges", "0,4,16", "--json", str(out)]
+    words = ["positions", *map(str, twice)]
+    CliRunner().invoke(app, [*words, *ends], catch_exceptions=False)
+    assert [m["name"] for m in json.loads(out.read_text())["models"]] == list(map(str, twice))
+    tokenizers.train("bpe", DOCUMENTS, 261).save_pretrained(twice[1])
+    with pytest.raises(ConfigError, match="different tokenizers"):
+        CliRunner().invoke(app, [*words, *ends], catch_exceptions=False)
 
 
 def test_a_line_that_explodes_beyond_its_context_does_not_flatten_the_others(monkeypatch):

@@ -35,18 +35,21 @@ def positions(
     spikeloom positions runs/sdsa runs/window runs/full --data books/valid.jsonl --picture long.png
 
     Texts are read from their first token, with the state carried on; those that do not reach the
-    last edge are left out.
+    last edge are left out. Positions are counted in tokens, so all models need one tokenizer.
     """
     from spikeloom.data.packing import pack
     from spikeloom.evaluation import pictures
     from spikeloom.evaluation.checkpoint import load
+    from spikeloom.evaluation.compare import names, same_tokenizer
     from spikeloom.evaluation.positions import EDGES, evaluate_by_position
     from spikeloom.evaluation.text_report import print_positions
 
     bounds = EDGES if edges is None else _numbers(edges)
+    loaded = [load(checkpoint, device=device_of(device)) for checkpoint in checkpoints]
+    if not same_tokenizer([words for _, words in loaded]):
+        raise ConfigError("these models have different tokenizers: measure them one at a time")
     rows = []
-    for checkpoint in checkpoints:
-        model, words = load(checkpoint, device=device_of(device))
+    for name, (model, words) in zip(names(checkpoints), loaded, strict=True):
         report = evaluate_by_position(
             model,
             words,
@@ -57,7 +60,7 @@ def positions(
             batch_size=batch_size,
         )
         report["protocol"] |= {"source": data, "part": part}
-        rows.append({"name": checkpoint.resolve().name, **report})
+        rows.append({"name": name, **report})
     print_positions(rows)
     write_json({"models": rows}, json_file)
     if picture is not None:

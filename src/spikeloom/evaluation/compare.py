@@ -67,10 +67,10 @@ def compare(
     packed = [pack(source, tokenizer, part=part) for _, tokenizer in loaded]
     if context is None:
         context = min(model.config.max_position_embeddings for model, _ in loaded)
-    comparable = _same_tokenizer([tokenizer for _, tokenizer in loaded])
+    comparable = same_tokenizer([tokenizer for _, tokenizer in loaded])
     documents = None if comparable else _whole_documents(packed[0], loaded[0][1], max_tokens)
     rows: list[Row] = []
-    for (model, tokenizer), stream, name in zip(loaded, packed, _names(directories), strict=True):
+    for (model, tokenizer), stream, name in zip(loaded, packed, names(directories), strict=True):
         result = evaluate(
             model,
             tokenizer,
@@ -100,10 +100,11 @@ def about(model: SpikeloomForCausalLM) -> Row:
 
 def kind(config: ModelConfig) -> str:
     """`dense` without any neuron, `quantised` if every level is always sent, else `spiking`."""
-    if any(set(NEURONS_WITHIN) & set(layer.extras) for layer in config.layers):
+    within = {name for layer in config.layers for name in NEURONS_WITHIN if name in layer.extras}
+    if within & {"mixer_rate", "mlp_rate", "salience"}:
         return "spiking"
     used = [role for role in vars(config.neurons) if role != "encoder" or config.embedding_size]
-    if all(getattr(config.neurons, role).kind == "none" for role in used):
+    if not within and all(getattr(config.neurons, role).kind == "none" for role in used):
         return "dense"
     return "quantised" if quantised_twin(config) == config else "spiking"
 
@@ -130,13 +131,14 @@ def to_png(rows: Sequence[Row], path: str | Path) -> None:
     comparison(rows, path)
 
 
-def _names(directories: Sequence[str | Path]) -> list[str]:
+def names(directories: Sequence[str | Path]) -> list[str]:
     """Directory names; whole paths where two are called the same."""
     short = [Path(directory).resolve().name for directory in directories]
     return short if len(set(short)) == len(short) else [str(d) for d in directories]
 
 
-def _same_tokenizer(all_tokenizers: Sequence[PreTrainedTokenizerFast]) -> bool:
+def same_tokenizer(all_tokenizers: Sequence[PreTrainedTokenizerFast]) -> bool:
+    """Whether a token is the same piece of text to all of them."""
     return len({tokenizers.fingerprint(t) for t in all_tokenizers}) == 1
 
 

@@ -84,10 +84,10 @@ def evaluate_by_position(
         `protocol`.
 
     Raises:
-        ConfigError: impossible edges, chunk or batch size.
+        ConfigError: impossible edges, chunk, batch size or number of documents.
         DataError: no document reaches the last edge.
     """
-    _check(edges, chunk, batch_size)
+    _check(edges, chunk=chunk, batch_size=batch_size, max_documents=max_documents)
     texts = openings(stream, tokenizer, edges, max_documents)
     nats, share, state_bytes = _read_all(model, texts.tokens, chunk, batch_size)
     spans = list(pairwise(edges))
@@ -196,9 +196,9 @@ def _figures(nats: NDArray[np.float64], sizes: NDArray[np.int64], length: int) -
     }
 
 
-def _check(edges: Sequence[int], chunk: int, batch_size: int) -> None:
+def _check(edges: Sequence[int], **counts: int | None) -> None:
     if len(edges) < 2 or edges[0] < 0 or any(a >= b for a, b in pairwise(edges)):
         raise ConfigError(f"edges: {list(edges)} must be two or more rising positions from 0 on")
-    for name, value in {"chunk": chunk, "batch_size": batch_size}.items():
-        if value < 1:
+    for name, value in counts.items():
+        if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")
