@@ -11,7 +11,7 @@ from spikeloom.evaluation.compare import kind
 from spikeloom.evaluation.perplexity import operations
 from spikeloom.inference.plan import check_supported
 from spikeloom.metrics import Recorder
-from spikeloom.model import DecoderState, dense_twin
+from spikeloom.model import DecoderState, dense_twin, quantised_twin
 
 BLOCK = {"mixer": "rwkv", "mlp": "rwkv", "mixer_spikes": BEHIND, "mlp_spikes": BEHIND}
 DENSE = {"default": {"kind": "none"}}
@@ -41,6 +41,15 @@ def test_neurons_are_recorded_and_products_counted_dense():
     assert counted.mixer_macs == 2 * 4 * 32  # two layers, 4 per channel
     assert kind(model.config.architecture) == "spiking"
     assert kind(dense_twin(model.config.architecture)) == "dense"
+
+
+def test_the_quantised_twin_sends_every_level_and_remembers_nothing():
+    twin = quantised_twin(config("spikes behind").architecture)
+    for layer in twin.layer_list:
+        for neuron in (layer.mixer_spikes, layer.mlp_spikes):
+            assert (neuron.kind, neuron.levels, neuron.signed) == ("graded", 1, False)
+            assert neuron.memoryless
+    assert kind(twin) == "quantised"
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from spikeloom.config import LayerConfig, ModelConfig, NeuronConfig, NeuronsConfig
 
@@ -31,7 +31,8 @@ def quantised_twin(config: AnyConfig) -> AnyConfig:
 
     A graded neuron without dead zone and leak is a uniform quantiser with learned step (LSQ, Esser
     et al. 2020); its gradient passes wherever the quantiser does not clip. The neuron of a
-    recurrent_lif layer keeps its spikes and loses its membrane: a binary recurrent unit.
+    recurrent_lif layer keeps its spikes and loses its membrane: a binary recurrent unit. Rate codes
+    and salience stay: their step clock, or their choice of tokens, is what they are.
     """
     model = _architecture(config)
     quantisers = {f.name: _quantiser(getattr(model.neurons, f.name)) for f in fields(NeuronsConfig)}
@@ -40,9 +41,7 @@ def quantised_twin(config: AnyConfig) -> AnyConfig:
         quantisers["mixer_output"] = NeuronConfig(
             kind="lif", v_threshold=ours.v_threshold, surrogate=ours.surrogate
         )
-    layers = tuple(
-        replace(layer, mlp="relu2") if layer.mlp == "spiking" else layer for layer in model.layers
-    )
+    layers = tuple(map(_quantised_layer, model.layers))
     neurons = NeuronsConfig(**quantisers)
     return _like(config, replace(model, neurons=neurons, layers=layers, num_steps=1))
 
@@ -55,6 +54,12 @@ def _quantiser(neuron: NeuronConfig) -> NeuronConfig:
     return NeuronConfig(
         signed=neuron.signed, levels=neuron.levels, fire_level=1, theta=neuron.theta, window=0.0
     )
+
+
+def _quantised_layer(layer: LayerConfig) -> LayerConfig:
+    behind = {name: getattr(layer, name) for name in ("mixer_spikes", "mlp_spikes")}
+    made: dict[str, Any] = {k: n if n is None else _quantiser(n) for k, n in behind.items()}
+    return replace(layer, mlp="relu2" if layer.mlp == "spiking" else layer.mlp, **made)
 
 
 def _dense_layer(layer: LayerConfig, mixer: str | None) -> LayerConfig:
