@@ -59,6 +59,15 @@ class Row:
     twin: str | None
     settings: tuple[str, ...]
 
+    @property
+    def kind(self) -> str:
+        """`spiking`, `quantised` or `dense`."""
+        from spikeloom.config import load_config
+        from spikeloom.evaluation.compare import kind
+        from spikeloom.training.twin import twin_of
+
+        return kind(twin_of(load_config(self.preset, self.settings), self.twin).model)
+
     def command(self, data: Path, out: Path, max_tokens: int, extra: Sequence[str]) -> list[str]:
         """The arguments of `spikeloom`; `extra` settings come last and win."""
         twin = [] if self.twin is None else ["--twin", self.twin]
@@ -203,7 +212,7 @@ class Leaderboard:
             for row, found in zip(ready, compared, strict=True):
                 record = self.records.read(row)
                 record["decode"] = {**found["tokens_per_second"], "machine": _machine()}
-                record |= {key: found[key] for key in ("kind", "parameters")}
+                record["parameters"] = found["parameters"]
                 self.records.write(row, record)
 
     def column(self) -> None:

@@ -41,18 +41,22 @@ COLUMNS = """## How to read it
   several). Active share, firing, operations and energy are means over the held-out texts.
 - **ACs, MACs**: accumulates of the spike-fed products, unrolled to binary slots;
   multiply-accumulates of the others and of the mixers. Per token.
-- **Energy**: {label}; arithmetic only, and how many times less than the same model dense.
-- **Training**: tokens per second of the second half of the run, compilation left out, on
-  {trained_on}.
-- **Event, step**: decoding measured in tokens per second, batch 1, one thread, fp32, rounds in
-  turn, median (`spikeloom compare`), on {decoded_on}. *Event* is the event-driven engine, which
-  reads only the weights of channels that fired; empty where it has no such form. *Step* is the
-  PyTorch model, token by token.
+- **Energy**: {label}; arithmetic only, and how many times less than the same model dense.{speeds}
 
 Held-out texts: {texts}.
 
 One seed and one budget: small differences mean nothing. Every command, learning rate included, is
 in the `train.command` of the row's JSON file."""
+
+TRAINED = """
+- **Training**: tokens per second of the second half of the run, compilation left out, on
+  {machines}."""
+
+DECODED = """
+- **Event, step**: decoding measured in tokens per second, batch 1, one thread, fp32, rounds in
+  turn, median (`spikeloom compare`), on {machines}. *Event* is the event-driven engine, which
+  reads only the weights of channels that fired; empty where it has no such form. *Step* is the
+  PyTorch model, token by token."""
 
 
 def write_page(
@@ -82,7 +86,8 @@ def write_page(
         everything += [record for _, record in ready]
     if not everything:
         raise SystemExit("error: no row has figures: run benchmarks/leaderboard.py run first")
-    page.write_text("\n\n".join(part for part in [*parts, legend(everything)] if part) + "\n", encoding="utf-8")
+    told = [part for part in [*parts, legend(everything)] if part]
+    page.write_text("\n\n".join(told) + "\n", encoding="utf-8")
 
 
 def section(
@@ -92,9 +97,8 @@ def section(
     texts = list(ready[0][1]["eval"])
     titles = ["model", "parameters", *(TITLES.get(name, name) for name in texts)]
     titles += ["active share", "firing", "ACs", "MACs", "energy (nJ)", "training", "event", "step"]
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)]]
-    lines += [cells(row, record, texts) for row, record in ready]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [cells(row, record, texts) for row, record in ready]
+    table = _table(titles, lines)
     rows = "\n".join(f"- **{row.name}**: {row.what}." for row, _ in ready)
     budgets = sorted({record["train"]["tokens"] for _, record in ready})
     budget = " or ".join(f"{tokens / 1e6:.1f} M" for tokens in budgets)
@@ -103,6 +107,14 @@ def section(
     if absent:
         parts.append("Not measured: " + "; ".join(map(_absence, absent)) + ".")
     return "\n\n".join(parts)
+
+
+def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """In Markdown, without the columns of which no row has a figure."""
+    columns = [(title, *cells) for title, *cells in zip(titles, *lines, strict=True) if any(cells)]
+    head, *body = zip(*columns, strict=True)
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *body])
 
 
 def cells(row: Any, record: Record, texts: Sequence[str]) -> list[str]:
@@ -143,32 +155,41 @@ def legend(records: Sequence[Record]) -> str:
         context=protocol["context"],
         stride=protocol["stride"],
         label=next(iter(first.values()))["energy_pj"]["label"],
-        trained_on=_machines(record["train"] for record in records),
-        decoded_on=_machines((r["decode"] for r in records if "decode" in r), gpu=False),
+        speeds=_speeds(records),
         texts="; ".join(_text(name, entry) for name, entry in first.items()),
     )
 
 
+def _speeds(records: Sequence[Record]) -> str:
+    trained = [r["train"] for r in records if r["train"].get("tokens_per_second")]
+    decoded = [r["decode"] for r in records if "decode" in r]
+    told = TRAINED.format(machines=_machines(trained)) if trained else ""
+    return told + (DECODED.format(machines=_machines(decoded, gpu=False)) if decoded else "")
+
+
 def draw(ready: Sequence[tuple[Any, Record]], size: str, path: Path) -> None:
-    """Quality over active share, and over the faster way to decode."""
+    """Quality over active share and, where it was measured, over the faster way to decode."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    speeds = [fastest(record) for _, record in ready]
+    panels = 2 if any(speeds) else 1
+    figure = Figure(figsize=(1.0 + 5.0 * panels, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
-    for row, record in ready:
-        bits, colour = mean_bits(record), COLOURS[record.get("kind", "spiking")]
+    left, *right = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    for (row, record), speed in zip(ready, speeds, strict=True):
+        bits, colour = mean_bits(record), COLOURS[row.kind]
         share = mean(record, lambda entry: entry["active_share"])
         _point(left, share, bits, row.name, colour)
-        if (speed := fastest(record)) is not None:
-            _point(right, speed, bits, row.name, colour)
+        if speed is not None:
+            _point(right[0], speed, bits, row.name, colour)
     left.set_xlabel("active share (weights touched per token / all weights)")
     left.set_xlim(0, 1.12)
     left.set_ylabel("bits per byte, mean of the held-out texts")
-    right.set_xlabel("decode, tokens/s (measured, batch 1, one CPU thread, the faster engine)")
-    right.set_xscale("log")
-    right.margins(x=0.2)
+    for axes in right:
+        axes.set_xlabel("decode, tokens/s (measured, batch 1, one CPU thread, the faster engine)")
+        axes.set_xscale("log")
+        axes.margins(x=0.2)
     figure.suptitle(f"{size}: lower is better; blue spikes, orange is quantised, grey is dense")
     figure.savefig(path, dpi=110)
 
@@ -213,11 +234,11 @@ def _absence(pair: tuple[Any, Record]) -> str:
     return f"{row.name} ({record.get('failed', 'not run')})"
 
 
-def _machines(records: Any, gpu: bool = True) -> str:
+def _machines(records: Sequence[Record], gpu: bool = True) -> str:
     machines = [record["machine"] for record in records]
     names = {m["gpu"] if gpu and "gpu" in m else m["cpu"] for m in machines}
     torch = {f"torch {m['torch']}" for m in machines}
-    return ", ".join([*sorted(names), *sorted(torch)]) or "no machine yet"
+    return ", ".join([*sorted(names), *sorted(torch)])
 
 
 def _millions(number: float | None) -> str:

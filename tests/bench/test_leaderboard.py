@@ -46,6 +46,12 @@ def test_rows_of_a_size_have_one_size_and_one_budget(size, millions):
         assert run.training.optimizer == "adamw"
 
 
+def test_dense_rows_and_quantised_ones_are_told_from_spiking_ones():
+    kinds = {row.name: row.kind for row in leaderboard.rows("6m")}
+    others = {name: kind for name, kind in kinds.items() if kind != "spiking"}
+    assert others == {"flow": "dense", "dense": "dense", "quantised": "quantised"}
+
+
 def test_a_command_is_what_train_wants(tmp_path):
     (row,) = leaderboard.rows("6m", ["quantised"])
     command = row.command(tmp_path / "data", tmp_path / "out", 1000, ["training.compile=true"])
@@ -75,7 +81,7 @@ def entry(bits, share, rate):
     }
 
 
-def record(kind, bits, share, rate, event):
+def record(bits, share, rate, event):
     machine = {"cpu": "a CPU", "torch": "2.13"}
     return {
         "train": {
@@ -87,7 +93,6 @@ def record(kind, bits, share, rate, event):
             "books": entry(bits + 1, share + 0.1, rate),
         },
         "decode": {"torch": 200.0, "event": event, "machine": machine},
-        "kind": kind,
         "parameters": 5.8e6,
     }  # fmt: skip
 
@@ -97,8 +102,8 @@ def page(tmp_path):
     """The page of two measured rows, one that failed, and the rest not run."""
     records = leaderboard.Records(tmp_path / "results")
     found = {
-        "spikegpt": record("spiking", 1.2, 0.9, 0.05, None),
-        "dense": record("dense", 1.0, 0.9, None, 900.0),
+        "spikegpt": record(1.2, 0.9, 0.05, None),
+        "dense": record(1.0, 0.9, None, 900.0),
         "pulse": {"failed": "train ended with code 2"},
     }
     for row in leaderboard.rows("6m", list(found)):
@@ -139,9 +144,23 @@ def test_the_page_names_machines_texts_and_budget(page):
     assert f"(pictures/{picture.name})" in text
 
 
+def test_what_was_not_measured_has_no_column():
+    found = record(1.2, 0.9, 0.05, None)
+    del found["decode"], found["parameters"], found["train"]["tokens_per_second"]
+    (row,) = leaderboard.rows("6m", ["spikegpt"])
+    head = leaderboard_page.section("6m", [(row, found)], []).splitlines()[4]
+    assert head == (
+        "| model | TinyStories | books | active share | firing | ACs | MACs | energy (nJ) |"
+    )
+    told = leaderboard_page.legend([found])
+    assert "**Energy**" in told
+    assert "**Training**" not in told
+    assert "**Event" not in told
+
+
 def test_the_faster_engine_is_drawn():
-    assert leaderboard_page.fastest(record("dense", 1, 1, None, 900.0)) == 900.0
-    assert leaderboard_page.fastest(record("spiking", 1, 1, 0.1, None)) == 200.0
+    assert leaderboard_page.fastest(record(1, 1, None, 900.0)) == 900.0
+    assert leaderboard_page.fastest(record(1, 1, 0.1, None)) == 200.0
     assert leaderboard_page.fastest({}) is None
 
 
@@ -178,7 +197,6 @@ def test_one_command_trains_measures_and_packs(tmp_path):
     assert found["eval"]["tinystories"]["active_share"] == 1.0
     assert found["decode"]["event"] is None
     assert found["decode"]["torch"] > 0
-    assert found["kind"] == "spiking"
     assert (tmp_path / "all.tar.gz").stat().st_size > 0
     trained = (tmp_path / "work" / "6m" / "spikegpt" / "training.json").stat().st_mtime
     leaderboard.main(given)
