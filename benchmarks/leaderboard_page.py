@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spikeloom.evaluation import pictures
 from spikeloom.evaluation.pictures import BLUE, GREY, ORANGE
 
 TITLES = {
@@ -169,14 +170,10 @@ def _speeds(records: Sequence[Record]) -> str:
 
 def draw(ready: Sequence[tuple[Any, Record]], size: str, path: Path) -> None:
     """Quality over active share and, where it was measured, over the faster way to decode."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     speeds = [fastest(record) for _, record in ready]
     panels = 2 if any(speeds) else 1
-    figure = Figure(figsize=(1.0 + 5.0 * panels, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, *right = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    figure = pictures.blank_figure(1.0 + 5.0 * panels, 4.6, columns=panels)
+    left, *right = figure.axes
     for (row, record), speed in zip(ready, speeds, strict=True):
         bits, colour = mean_bits(record), COLOURS[row.kind]
         share = mean(record, lambda entry: entry["active_share"])
@@ -190,8 +187,9 @@ def draw(ready: Sequence[tuple[Any, Record]], size: str, path: Path) -> None:
         axes.set_xlabel("decode, tokens/s (measured, batch 1, one CPU thread, the faster engine)")
         axes.set_xscale("log")
         axes.margins(x=0.2)
+        axes.set_ylim(left.get_ylim())
     figure.suptitle(f"{size}: lower is better; blue spikes, orange is quantised, grey is dense")
-    figure.savefig(path, dpi=110)
+    pictures.save(figure, path)
 
 
 def fastest(record: Record) -> float | None:
@@ -203,7 +201,6 @@ def fastest(record: Record) -> float | None:
 def _point(axes: Any, x: float, y: float, name: str, colour: str) -> None:
     axes.plot([x], [y], "o", color=colour)
     axes.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _rate(record: Record) -> str:

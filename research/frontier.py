@@ -46,10 +46,10 @@ def gap(report: dict[str, float], twin: dict[str, float]) -> float:
 
 
 def main() -> None:
-    figure = pictures._figure(8.0, 4.6)
+    figure = pictures.blank_figure(8.0, 4.6)
     (axes,) = figure.axes
     print("| series | run | active share | gap in perplexity |\n|---|---|---:|---:|")
-    for (label, folders), colour in zip(SERIES.items(), pictures._COLOURS, strict=False):
+    for (label, folders), colour in zip(SERIES.items(), pictures.COLOURS, strict=False):
         found = points(folders)
         axes.plot(
             [s for _, s, _ in found], [g for _, _, g in found], "o", color=colour, label=label
@@ -64,7 +64,7 @@ def main() -> None:
     axes.set_xlabel("active share (head included)")
     axes.set_ylabel("perplexity above the dense twin's (%)")
     axes.legend(frameon=False, loc="upper right")
-    pictures._save(figure, Path(sys.argv[1]))
+    pictures.save(figure, Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

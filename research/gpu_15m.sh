@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # spikeloom-15m variants on one GPU: same data, tokenizer, tokens and recipe for all.
-# usage: TOKENS=N SECONDS_LEFT=S [EVAL=N] research/gpu_15m.sh DATA_DIR OUT_DIR VARIANT...
+# usage: TOKENS=N SECONDS_LEFT=S [EVAL=N] [PRESET=spikeloom-6m] research/gpu_15m.sh DATA_DIR OUT_DIR VARIANT...
 # DATA_DIR holds books-*.jsonl.xz, wikipedia-articles.jsonl.xz, tinystories.jsonl.xz and valid-*;
 # variants are lines of research/variants.txt; EVAL tokens of each valid-* are scored at the end.
 # A variant with a teacher needs that run (dense, dense-wide) before it in the same call.
@@ -21,7 +21,7 @@ for variant in "$@"; do
   tokenizer=$(ls -d "$runs"/*-"$TOKENS"/ 2>/dev/null | head -1)
   run=$runs/$variant-$TOKENS
   echo "== $variant at $SECONDS s"
-  $spikeloom train spikeloom-15m --data "$train" --eval-data "$valid" --out "$run" \
+  $spikeloom train ${PRESET:-spikeloom-15m} --data "$train" --eval-data "$valid" --out "$run" \
     --max-tokens "$TOKENS" ${tokenizer:+--tokenizer "$tokenizer"} \
     --set training.compile=${COMPILE:-true} --set training.checkpoint_every=500 \
     --set training.sample_every=1500 --set training.log_every=50 --set training.eval_tokens=131072 \

@@ -242,7 +242,7 @@ def draw(options: argparse.Namespace) -> None:
     from spikeloom.evaluation import pictures
 
     families = read(options.folder)
-    figure = pictures._figure(11.0, 4.4, columns=2)
+    figure = pictures.blank_figure(11.0, 4.4, columns=2)
     for axes, x, other in zip(
         figure.axes,
         ("parameters_without_embedding", "tokens"),
@@ -250,14 +250,14 @@ def draw(options: argparse.Namespace) -> None:
         strict=True,
     ):
         for family, style in zip(FAMILIES, ("-", "--"), strict=True):
-            _lines(axes, families[family], x, other, style, pictures._COLOURS)
+            _lines(axes, families[family], x, other, style, pictures.COLOURS)
         axes.set_xscale("log")
         axes.set_xlabel("parameters without embedding" if other == "tokens" else "training tokens")
         axes.set_ylabel("held-out loss (nats per token)")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=7)
     figure.suptitle("Loss against parameters and tokens: spiking (solid), dense twin (dashed)")
-    pictures._save(figure, options.picture)
+    pictures.save(figure, options.picture)
 
 
 def _lines(

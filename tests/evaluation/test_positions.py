@@ -147,7 +147,7 @@ def test_models_side_by_side_have_one_tokenizer_and_two_names(source, checkpoint
 
 def test_a_line_that_explodes_beyond_its_context_does_not_flatten_the_others(monkeypatch):
     drawn = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(pictures, "save", lambda figure, path: drawn.append(figure))
     models = [
         {
             "name": "full",

@@ -44,9 +44,9 @@ def test_training_presses_with_the_target_of_the_moment(text, tmp_path, monkeypa
     assert seen == sorted(seen, reverse=True)
 
 
-@pytest.mark.parametrize("target", [None, 0.5])
-def test_it_has_to_fall(target):
-    with pytest.raises(ConfigError, match=r"target_active_share_from.*0\.4"):
+@pytest.mark.parametrize(("target", "why"), [(None, "to fall to"), (0.5, r"\(0\.5\) to 1")])
+def test_it_has_to_fall(target, why):
+    with pytest.raises(ConfigError, match=rf"target_active_share_from: 0\.4 .*{why}"):
         run_of(target_active_share=target, target_active_share_from=0.4)
 
 

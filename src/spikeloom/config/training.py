@@ -131,12 +131,13 @@ class TrainingConfig:
 
     def _check_falling_target(self) -> None:
         first, last = self.target_active_share_from, self.target_active_share
-        require(
-            first is None or (last is not None and last <= first <= 1),
-            "target_active_share_from",
-            first,
-            f"null, or a share from target_active_share ({last}) to 1",
-        )
+        if first is None:
+            return
+        wanted = f"a share from target_active_share ({last}) to 1"
+        if last is None:
+            wanted = "null without target_active_share to fall to"
+        falls = last is not None and last <= first <= 1
+        require(falls, "target_active_share_from", first, wanted)
 
     def _check_phases(self) -> None:
         if not self.phases:

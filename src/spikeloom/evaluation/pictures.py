@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#9A9A9A",
 )  # fmt: skip
-_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 _ROLE_COLOURS = {
     "encoder": RED,
     "mixer_input": BLUE,
@@ -43,7 +43,7 @@ def raster(
         path: PNG to write.
     """
     width = max(6.0, 0.32 * len(words) + 2.0)
-    figure = _figure(width, 2.6 * len(panels) + 1.0, rows=len(panels))
+    figure = blank_figure(width, 2.6 * len(panels) + 1.0, rows=len(panels))
     for axes, (name, payloads, signed) in zip(figure.axes, panels, strict=True):
         grid = payloads.float().transpose(0, 1).flatten(0, 1).T.cpu().numpy()  # [D, L * T]
         limit, rate = max(1.0, float(abs(grid).max())), float((grid != 0).mean())
@@ -62,12 +62,12 @@ def raster(
         figure.colorbar(image, ax=axes, label="payload s", pad=0.01, fraction=0.03)
     axes.set_xticks(range(len(words)), [_visible(word) for word in words], rotation=60, ha="right")
     axes.set_xlabel("token")
-    _save(figure, path)
+    save(figure, path)
 
 
 def rates(per_layer: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Channel rate of every neuron by layer, and the share of channels that never fired."""
-    figure = _figure(max(7.0, 0.24 * len(per_layer) + 3.5), 3.6)
+    figure = blank_figure(max(7.0, 0.24 * len(per_layer) + 3.5), 3.6)
     axes = figure.axes[0]
     for role, colour in _ROLE_COLOURS.items():
         bars = [(i, e["channel_rate"]) for i, e in enumerate(per_layer) if e["role"] == role]
@@ -86,12 +86,12 @@ def rates(per_layer: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     axes.set_title("How many channels fire, per neuron", loc="left")
     if per_layer:
         figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def operations(products: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Weights of each product, and how many of them a token touches."""
-    figure = _figure(8.0, 0.2 * len(products) + 1.6)
+    figure = blank_figure(8.0, 0.2 * len(products) + 1.6)
     axes = figure.axes[0]
     sizes = [p["d_in"] * p["d_out"] / 1e3 for p in products]
     touched = [p["weights_touched"] / 1e3 for p in products]
@@ -110,7 +110,7 @@ def operations(products: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     share = sum(touched) / sum(sizes)
     axes.set_title(f"Where the operations are: {100 * share:.0f}% of all weights", loc="left")
     axes.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
-    _save(figure, path)
+    save(figure, path)
 
 
 def loss_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: str | Path) -> None:
@@ -120,10 +120,10 @@ def loss_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: str | P
         runs: `log_history` of each run's `trainer_state.json`, by name.
         path: PNG to write.
     """
-    figure = _figure(7.0, 4.2)
+    figure = blank_figure(7.0, 4.2)
     axes = figure.axes[0]
     for i, (name, history) in enumerate(runs.items()):
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = COLOURS[i % len(COLOURS)]
         train = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
         held_out = [
             (entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry
@@ -140,7 +140,7 @@ def loss_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: str | P
     axes.grid(alpha=0.25)
     if runs:
         axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def by_position(models: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -151,10 +151,10 @@ def by_position(models: Sequence[Mapping[str, Any]], path: str | Path) -> None:
             rises far above what all have within their trained context leaves the picture.
         path: PNG to write.
     """
-    figure = _figure(7.5, 4.2)
+    figure = blank_figure(7.5, 4.2)
     axes = figure.axes[0]
     for i, model in enumerate(models):
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = COLOURS[i % len(COLOURS)]
         ends = [bucket["to"] for bucket in model["buckets"]]
         bits = [bucket["bits_per_byte"] for bucket in model["buckets"]]
         label = f"{model['name']} ({model['state_bytes'] / 1e3:,.0f} kB of state at the end)"
@@ -180,7 +180,7 @@ def by_position(models: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     axes.set_title("What a longer context is worth", loc="left")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def comparison(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -193,7 +193,7 @@ def comparison(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     for name in rows[0]["tokens_per_second"]:
         title = f"decode, tokens/s ({name}, 1 thread)"
         panels.append((title, partial(_speed, name), "{:.0f}"))
-    figure = _figure(2.5 * len(panels) + 1.0, 0.5 * len(rows) + 1.3, columns=len(panels))
+    figure = blank_figure(2.5 * len(panels) + 1.0, 0.5 * len(rows) + 1.3, columns=len(panels))
     for axes, (title, value, form) in zip(figure.axes, panels, strict=True):
         values = [value(row) for row in rows]
         colours = [_KIND_COLOURS[row["kind"]] for row in rows]
@@ -208,10 +208,10 @@ def comparison(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         axes.invert_yaxis()
     names = [f"{row['name']} ({row['kind']})" for row in rows]
     figure.axes[0].set_yticks(range(len(rows)), names)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> Figure:
+def blank_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> Figure:
     """A figure of its own, without pyplot's global state or a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -223,7 +223,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> Fig
     return figure
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     figure.savefig(path, dpi=150)
 
 
