@@ -184,7 +184,7 @@ def draw(ready: Sequence[tuple[Any, Record]], size: str, path: Path) -> None:
     left.set_xlim(0, 1.12)
     left.set_ylabel("bits per byte, mean of the held-out texts")
     for axes in right:
-        axes.set_xlabel("decode, tokens/s (measured, batch 1, one CPU thread, the faster engine)")
+        axes.set_xlabel("decode, tokens/s (batch 1, one CPU thread, the faster engine)")
         axes.set_xscale("log")
         axes.margins(x=0.2)
         axes.set_ylim(left.get_ylim())

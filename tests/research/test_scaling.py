@@ -74,6 +74,22 @@ def test_impossible_shares_are_refused(share):
         scaling._share(share)
 
 
+def test_runs_that_do_not_determine_the_law_are_told_from_those_that_do():
+    pytest.importorskip("scipy")
+    law = np.array([np.log(1.8), np.log(0.9), 0.35, np.log(0.7), 0.3])
+    sizes = [(N, D) for N in (1e6, 1e7, 1e8) for D in (8e6, 8e7)]
+
+    def fit(loss_of):
+        runs = [
+            {"parameters": N, "tokens": D, "loss": float(loss_of(np.array([N]), np.array([D]))[0])}
+            for N, D in sizes
+        ]
+        return scaling.fitted(runs, "parameters", samples=0)["at_bounds"]
+
+    assert fit(lambda N, D: scaling.predict(law, N, D)) == []
+    assert "a" in fit(lambda N, D: 2.0 + 0.5 * (D / 1e7) ** -0.3)  # parameters change nothing
+
+
 def test_fits_find_the_law_that_made_the_losses(tmp_path, capsys):
     pytest.importorskip("scipy")
     laws = {"dense": [1.8, 0.9, 0.35, 0.7, 0.3], "spiking": [1.8, 1.1, 0.3, 0.8, 0.3]}

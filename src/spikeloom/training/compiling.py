@@ -4,7 +4,8 @@ On one GPU, forward and backward are CUDA graphs, too (`mode="reduce-overhead"`)
 `spikeloom-15m` is some 800 kernels of 20 microseconds, and launching them one by one takes longer
 than running them. A graph's outputs, gradients among them, live until its next run only, so this
 does not go together with gradients that are summed over several runs, nor with
-DistributedDataParallel, which reads them while the backward runs.
+DistributedDataParallel, which reads them while the backward runs. A graph is of one shape: batches
+that are padded each to a length of its own would record one after another.
 """
 
 from __future__ import annotations
@@ -20,10 +21,17 @@ from spikeloom.neurons import Neuron
 from spikeloom.ops.lif import dispatch
 
 
-def compile_mode(config: TrainingConfig, processes: int = 1) -> str:
-    """The `mode` of `torch.compile` for the model of a run."""
+def compile_mode(config: TrainingConfig, processes: int = 1, *, one_shape: bool = True) -> str:
+    """The `mode` of `torch.compile` for the model of a run.
+
+    Args:
+        config: of the run.
+        processes: that share it.
+        one_shape: whether all its batches have one shape.
+    """
     alone = processes == 1 and config.gradient_accumulation == 1
-    return "reduce-overhead" if alone and torch.cuda.is_available() else "default"
+    graphs = alone and one_shape and torch.cuda.is_available()
+    return "reduce-overhead" if graphs else "default"
 
 
 def compiled(model: nn.Module, config: TrainingConfig) -> Callable[..., Any]:

@@ -106,7 +106,7 @@ def head_trainer(
             f"{len(learned)} rows are less than a batch: lower training.batch_size "
             f"(now {config.batch_size})"
         )
-    arguments = training_arguments(config, out, display.budget)
+    arguments = training_arguments(config, out, display.budget, one_shape=False)
     arguments.prediction_loss_only = False
     arguments.metric_for_best_model = f"eval_{scoring.best}"
     arguments.greater_is_better = True

@@ -204,9 +204,12 @@ def make_trainer(
     return trainer
 
 
-def training_arguments(config: TrainingConfig, out: Path, budget: Budget) -> TrainingArguments:
-    """Our config in the Trainer's words."""
+def training_arguments(
+    config: TrainingConfig, out: Path, budget: Budget, *, one_shape: bool = True
+) -> TrainingArguments:
+    """Our config in the Trainer's words; `one_shape` if all batches have one."""
     cuda = torch.cuda.is_available()
+    mode = compile_mode(config, processes(), one_shape=one_shape) if config.compile else None
     return TrainingArguments(
         output_dir=str(out),
         max_steps=budget.max_steps,
@@ -216,7 +219,7 @@ def training_arguments(config: TrainingConfig, out: Path, budget: Budget) -> Tra
         max_grad_norm=config.clip,
         bf16=mixed_precision(config.dtype),
         torch_compile=config.compile,
-        torch_compile_mode=compile_mode(config, processes()) if config.compile else None,
+        torch_compile_mode=mode,
         use_cpu=not cuda,
         ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not cuda else None,
         ddp_find_unused_parameters=False,
