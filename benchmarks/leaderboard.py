@@ -142,10 +142,20 @@ class Leaderboard:
         return (self.checkpoint(row) / "training.json").exists()
 
     def prepare(self) -> None:
-        """One tokenizer and one stream of tokens for all rows."""
-        if not (self.work / "data" / "prepared.json").exists():
-            where = ["--preset", "spikeloom-6m", "--out", str(self.work / "data")]
-            _spikeloom(["data", "prepare", self._needed("data"), *where])
+        """One tokenizer and one stream of tokens for all rows; never a second one beside it."""
+        folder, asked = self.work / "data", self._needed("data")
+        if not (folder / "prepared.json").exists():
+            where = ["--preset", "spikeloom-6m", "--out", str(folder)]
+            _spikeloom(["data", "prepare", asked, *where])
+        elif _names(asked) != self.data:
+            told = ",".join(self.data)
+            raise SystemExit(f"error: --data: {folder} was made of {told}; choose another --work")
+
+    @property
+    def data(self) -> list[str]:
+        """Names of the files that the rows are trained on."""
+        prepared = json.loads((self.work / "data" / "prepared.json").read_text("utf-8"))
+        return _names(prepared["request"]["source"])
 
     def train(self) -> None:
         for row in self.chosen:
@@ -168,8 +178,7 @@ class Leaderboard:
                     row, {"failed": f"spikeloom train ended with {ended.returncode}"}
                 )
                 return
-        data = [Path(part).name for part in (self.options.data or "").split(",")]
-        self.records.write(row, {"train": {**trained(out, command), "data": data}})
+        self.records.write(row, {"train": {**trained(out, command), "data": self.data}})
 
     def eval(self) -> None:
         for row in self.chosen:
@@ -267,6 +276,10 @@ class Leaderboard:
         if value is None:
             raise SystemExit(f"error: --{option.replace('_', '-')} is needed")
         return value
+
+
+def _names(source: str) -> list[str]:
+    return [Path(part).name for part in source.split(",")]
 
 
 def trained(out: Path, command: Sequence[str]) -> dict[str, Any]:

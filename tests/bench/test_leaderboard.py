@@ -60,6 +60,17 @@ def test_a_command_is_what_train_wants(tmp_path):
     assert command[command.index("--max-tokens") + 1] == "1000"
 
 
+def test_rows_of_one_folder_share_their_text(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    made_of = {"request": {"source": "there/a.jsonl,there/b.txt"}}
+    (folder / "prepared.json").write_text(json.dumps(made_of))
+    words = ["prepare", "--work", str(tmp_path), "--data"]
+    leaderboard.main([*words, "here/a.jsonl,here/b.txt"])
+    with pytest.raises(SystemExit, match=r"was made of a\.jsonl,b\.txt; choose another --work"):
+        leaderboard.main([*words, "here/a.jsonl"])
+
+
 def test_speed_leaves_the_first_half_out():
     history = [{"loss": 1.0, "step": n, "seconds": s} for n, s in ((1, 60), (2, 61), (3, 62))]
     history += [{"loss": 1.0, "step": 4, "seconds": 63}, {"eval_loss": 1.0, "step": 4}]
@@ -192,7 +203,7 @@ def test_one_command_trains_measures_and_packs(tmp_path):
     leaderboard.main(given)
     file = tmp_path / "results" / "6m" / "spikegpt.json"
     found = json.loads(file.read_text())
-    assert found["train"]["steps"] == 4
+    assert (found["train"]["steps"], found["train"]["data"]) == (4, ["train.jsonl"])
     assert found["train"]["command"].startswith("spikeloom train spikegpt-6m ")
     assert found["eval"]["tinystories"]["active_share"] == 1.0
     assert found["decode"]["event"] is None
