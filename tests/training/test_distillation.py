@@ -1,5 +1,7 @@
 """A teacher's predictions join the loss of training batches, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_runs import losses_of, run_of, weights_of
@@ -63,6 +65,14 @@ def test_another_tokenizer_is_refused(teacher, tmp_path):
     other.write_text("łabędź 0123 żółw\n" * 30, "utf-8")
     with pytest.raises(ConfigError, match=r"training\.teacher.*another tokenizer.*--tokenizer"):
         train(taught(teacher), str(other), tmp_path / "run")
+
+
+def test_longer_rows_than_it_knows_are_refused(teacher, text, tmp_path):
+    run = taught(teacher)
+    longer = 2 * run.model.max_position_embeddings
+    run = replace(run, model=replace(run.model, max_position_embeddings=longer))
+    with pytest.raises(ConfigError, match=r"training\.teacher.*rows of up to \d+ tokens"):
+        train(run, text, tmp_path / "run", tokenizer=str(teacher))
 
 
 def test_what_cannot_have_a_teacher_refuses_it(teacher, text, tmp_path):

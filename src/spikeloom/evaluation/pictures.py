@@ -179,7 +179,7 @@ def by_position(models: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     axes.set_ylabel("bits per byte")
     axes.set_title("What a longer context is worth", loc="left")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper center")
     save(figure, path)
 
 

@@ -33,7 +33,7 @@ class Teacher:
 
     Raises:
         CheckpointError: it is not the checkpoint of a language model.
-        ConfigError: it was trained with another tokenizer.
+        ConfigError: it was trained with another tokenizer, or on shorter rows.
     """
 
     def __init__(self, config: TrainingConfig, words: Any, device: torch.device) -> None:
@@ -45,6 +45,12 @@ class Teacher:
             raise ConfigError(
                 f"training.teacher: {path} was trained with another tokenizer; "
                 f"train with --tokenizer {path}"
+            )
+        longest = model.config.max_position_embeddings
+        if longest < (config.longest_context or 0):
+            raise ConfigError(
+                f"training.teacher: {path} knows rows of up to {longest} tokens; "
+                f"set training.context={longest} or less"
             )
         self.model: nn.Module = model.eval().requires_grad_(False)
         self._divergence = divergence
