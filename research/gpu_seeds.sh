@@ -49,9 +49,9 @@ sam() {  # PASSES times the stories' 2.15 M tokens, and as much other text if mi
 }
 
 one_step() {
-  for rows in ${ROWS:-8 16}; do
+  for rows in ${ROWS:-8}; do
     $python benchmarks/one_step.py pulse-1b --device ${DEVICE:-cuda} --set training.batch_size=$rows \
-      --set training.gradient_accumulation=4 --json "$out/pulse-1b-$rows.json"
+      --set training.gradient_accumulation=1 --json "$out/pulse-1b-$rows.json"
   done
 }
 
