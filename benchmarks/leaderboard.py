@@ -287,8 +287,14 @@ def trained(out: Path, command: Sequence[str]) -> dict[str, Any]:
     metrics = json.loads((out / "training.json").read_text("utf-8"))
     history = json.loads((out / "trainer_state.json").read_text("utf-8"))["log_history"]
     speed = training_speed(history, metrics["tokens"] / metrics["steps"])
-    told = f"spikeloom {shlex.join(command)}"
-    return {**metrics, "tokens_per_second": speed, "command": told, "machine": _machine()}
+    recipe = json.loads((out / "run.json").read_text("utf-8"))["training"]
+    return {
+        **metrics,
+        "tokens_per_second": speed,
+        "command": f"spikeloom {shlex.join(command)}",
+        **{key: recipe[key] for key in ("optimizer", "learning_rate")},  # presets move
+        "machine": _machine(),
+    }
 
 
 def training_speed(history: Sequence[dict[str, float]], tokens_per_step: float) -> float | None:
