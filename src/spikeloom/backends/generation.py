@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -44,17 +45,20 @@ def generate(
             return
 
 
-class ReadsAtOnce:
-    """An engine that reads a prompt all at once, with `read(tokens, state)`."""
+class ReadsAtOnce(ABC):
+    """An engine that reads a prompt all at once."""
 
+    @abstractmethod
     def new_state(self) -> Any:
-        raise NotImplementedError
+        """A state that has read nothing."""
 
+    @abstractmethod
     def step(self, token: int, state: Any) -> Array:
-        raise NotImplementedError
+        """Read a token, and advance the state; the logits of the next, `[V]`."""
 
+    @abstractmethod
     def read(self, tokens: Sequence[int], state: Any) -> Any:
-        raise NotImplementedError
+        """Read tokens, and advance the state."""
 
     def generate(
         self,

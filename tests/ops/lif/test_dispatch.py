@@ -96,3 +96,15 @@ def test_a_gpu_takes_the_programs(dtype, capsys):
     assert dispatch.lif(x, keep_state=False)[1] is None
     assert dispatch.graded_lif(x, theta, keep_state=False, **SHAPE)[1] is None
     assert capsys.readouterr().err == ""
+
+
+def test_in_torch_a_dead_zone_overrides_the_fire_level():
+    emission = pytest.importorskip("spikeloom.ops.lif.emission", reason="triton is not installed")
+    x, bias, log_theta = torch.randn(5, 8), torch.zeros(8), torch.full((8,), -1.0)
+    rest = {"levels": 8, "signed": True, "window": 0.5}
+    for level in (1, 2, 5):
+        zone = emission.dead_zone(level, 0.5)
+        found = dispatch.graded_emission(x, bias, log_theta, None, zone, fire_level=8, **rest)
+        wanted = dispatch.graded_emission(x, bias, log_theta, fire_level=level, **rest)
+        for got, want in zip(found, wanted, strict=True):
+            assert torch.equal(got, want)
