@@ -87,6 +87,29 @@ def test_another_architecture_is_refused_by_its_first_difference(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("mixer", ["attention", "recurrent_lif"])
+def test_a_dense_model_becomes_a_spiking_one(mixer, text, tmp_path):
+    layers = {"layers": [{"mixer": mixer, "mlp": "relu2"}], "norm": "layer"}
+    if mixer == "recurrent_lif":
+        layers["neurons"] = {
+            "default": {"kind": "lif"},
+            "mixer_output": {"learn_beta": True, "beta": 0.9},
+        }
+    plain = run_of(max_steps=2, model=layers | {"spiking": False})
+    dense = train(plain, text, tmp_path / "dense").directory
+    spiking = replace(frozen(), model=run_of(model=layers).model)
+    out = train(spiking, text, tmp_path / "run", start=dense).directory
+    before, after = weights_of(dense), weights_of(out)
+    assert any("neuron.bias" in name for name in after.keys() - before.keys())
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, atol=1e-6, rtol=0)
+
+
+def test_a_spiking_model_does_not_become_a_dense_one(trained, text, tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.spiking=True"):
+        train(run_of(model={"spiking": False}), text, tmp_path / "run", start=trained)
+
+
 def test_a_longer_context_is_not_another_architecture(trained, text, tmp_path):
     run = run_of(max_steps=2, model={"max_position_embeddings": 24})
     assert train(run, text, tmp_path / "run", start=trained).metrics["steps"] == 2

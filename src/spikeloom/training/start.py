@@ -1,22 +1,24 @@
 """`spikeloom train --from CKPT`: a new run that starts on trained weights.
 
 Weights and tokenizer are the checkpoint's; optimizer, schedule and budget are new. The architecture
-has to be the one that the config asks for.
+has to be the one that the config asks for, or that without its neurons: then the neurons are new,
+and a dense model becomes a spiking one.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from spikeloom.checkpoint import read_config, require_head, resolve
 from spikeloom.config import RunConfig
 from spikeloom.errors import ConfigError
 from spikeloom.evaluation.checkpoint import load
-from spikeloom.model import SpikeloomForCausalLM
+from spikeloom.model import SpikeloomForCausalLM, neurons, products
 from spikeloom.strict import to_dict
 from spikeloom.training.run_directory import RUN_FILE
 
@@ -26,7 +28,7 @@ FREE = (*FROM_TOKENIZER, "max_position_embeddings")
 
 
 def require_same_architecture(start: Path, run: RunConfig, free: tuple[str, ...] = FREE) -> None:
-    """Refuse a checkpoint of another shape than the config asks for.
+    """Refuse a checkpoint of another shape than the config asks for, with its neurons or without.
 
     Args:
         start: a checkpoint directory.
@@ -36,7 +38,9 @@ def require_same_architecture(start: Path, run: RunConfig, free: tuple[str, ...]
     Raises:
         ConfigError: names the first key that differs, and both values.
     """
-    has, asked = to_dict(read_config(start)), to_dict(run.model)
+    model = read_config(start)
+    ours = run.model if model.spiking else replace(run.model, spiking=False)
+    has, asked = to_dict(model), to_dict(ours)
     for key in asked.keys() & set(free):
         has[key] = asked[key]
     if (found := _first_difference(has, asked, "model")) is not None:
@@ -73,11 +77,25 @@ def recorded_start(out: Path) -> str | None:
 def take_weights(model: nn.Module, start: Path) -> None:
     """Copy all weights of a language model, whatever their dtype, into one of the same shape.
 
+    Neurons of a spiking model that starts on a dense one stay as they are.
+
     Raises:
         CheckpointError: the checkpoint is damaged, or lacks weights.
     """
     trained, _ = load(start)
-    model.load_state_dict(trained.state_dict())
+    new = {} if trained.config.architecture.spiking else neuron_parameters(model)
+    model.load_state_dict({**new, **trained.state_dict()})
+
+
+def neuron_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """What belongs to neurons among the parameters and buffers of a model, by name."""
+    owned = {
+        f"{name}.{key}": value
+        for name, neuron in neurons(model).items()
+        for key, value in neuron.state_dict().items()
+    }
+    products_within = {f"{p.name}.weight" for p in products(model)}
+    return {name: value for name, value in owned.items() if name not in products_within}
 
 
 def _first_difference(has: Any, asked: Any, path: str) -> tuple[str, Any, Any] | None:

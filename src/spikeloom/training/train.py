@@ -224,6 +224,7 @@ def training_arguments(
         ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not cuda else None,
         ddp_find_unused_parameters=False,
         dataloader_num_workers=config.num_workers,
+        dataloader_persistent_workers=config.num_workers > 0,  # else they start anew at every pass
         dataloader_pin_memory=cuda,
         # else every batch waits until the GPU has done all that it was given
         accelerator_config={"non_blocking": cuda},
