@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from spikeloom.errors import ConfigError
+from spikeloom.inference.step_products import GIVEN, with_products
 from spikeloom.model import SpikeloomForCausalLM
 from spikeloom.model.state import LayerState, TokenView
 
@@ -47,6 +48,7 @@ class GraphStep:
         model: on the device it runs on.
         max_length: tokens that there is room for, prompt included.
         compiled: let torch.compile fuse the step.
+        products: one of `step_products.FORMS`; but for `given` they hold copies of the weights.
 
     Attributes:
         token, position: what the next step reads, `[1]`.
@@ -54,12 +56,17 @@ class GraphStep:
     """
 
     def __init__(
-        self, model: SpikeloomForCausalLM, max_length: int, compiled: bool = False
+        self,
+        model: SpikeloomForCausalLM,
+        max_length: int,
+        compiled: bool = False,
+        products: str = GIVEN,
     ) -> None:
         for i, layer in enumerate(model.config.architecture.layer_list):
             for name in set(layer.extras) & _OUT_OF_REACH:
                 raise ConfigError(f"layers[{i}].{name}: the step of static shape does not have it")
         self.model = model.eval()
+        self._stepped = with_products(self.model, products)
         self.max_length = max_length
         device = model.lm_head.weight.device
         self.token = torch.zeros(1, dtype=torch.long, device=device)
@@ -123,7 +130,7 @@ class GraphStep:
 
     @torch.no_grad()
     def _run(self) -> None:
-        decoder = self.model.model.decoder
+        decoder = self._stepped.model.decoder
         here = self.position[None]
         view = OneTokenView(here, here, here, here, starts=None, plain=False, rotations={})
         y, new_states, _ = decoder.run(decoder.embed_tokens(self.token[None]), view, self.states)
@@ -131,7 +138,7 @@ class GraphStep:
             for name, tensor in new.items():
                 if name not in _CACHES:
                     state[name].copy_(tensor)
-        self.logits.copy_(self.model.lm_head(y)[0, 0])
+        self.logits.copy_(self._stepped.lm_head(y)[0, 0])
         self.token.copy_(self.logits.argmax(-1, keepdim=True))
         self.written.index_copy_(0, self.position, self.token)
         self.position.add_(1)

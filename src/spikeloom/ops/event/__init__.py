@@ -1,7 +1,8 @@
 """Products that read only the weights of channels that fired, for decoding one token.
 
 `naive` is the specification, `native` the C++ form, `fallback` what runs without a compiler,
-`gather` the form on a GPU. `event_matvec` takes the best that is there.
+`gather` and `skip` the forms on a GPU, for many and for few channels. `event_matvec` and
+`matvec_in_parts` take the best that is there.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import functools
 import importlib.util
 import sys
 
+import torch
 from torch import Tensor
 
 from spikeloom.ops.event import fallback, naive, native
 from spikeloom.ops.event.packing import pack
 from spikeloom.ops.event.weights import Arena, InputMajor
 
-__all__ = ["Arena", "InputMajor", "event_matvec", "fired_channels", "pack"]
+__all__ = ["Arena", "InputMajor", "event_matvec", "fired_channels", "matvec_in_parts", "pack", "skips_silent_rows"]
 
 
 def fired_channels(payload: Tensor) -> Tensor | None:
@@ -37,6 +39,21 @@ def event_matvec(payload: Tensor, weights: InputMajor, fired: Tensor | None = No
         return _on_gpu(payload, weights, fired)
     form = native if native.available() else fallback
     return form.event_matvec(payload, weights)
+
+
+def skips_silent_rows(device: torch.device) -> bool:
+    """Whether `matvec_in_parts` is there; where it is not, one printed line says so."""
+    return device.type == "cuda" and _triton()
+
+
+def matvec_in_parts(payload: Tensor, weights: InputMajor) -> Tensor:
+    """The same product for few channels, `[parts, d_out]`: who reads it adds the parts up.
+
+    One launch on a GPU, which torch.compile and CUDA graphs take; ask `skips_silent_rows` first.
+    """
+    from spikeloom.ops.event import skip
+
+    return skip.skipping_matvec(payload, weights)
 
 
 def _on_gpu(payload: Tensor, weights: InputMajor, fired: Tensor | None) -> Tensor:
