@@ -48,15 +48,11 @@ class Spiking:
 
     def factors(self, shares: Sequence[float]) -> dict[float, float]:
         """The factor for each active share."""
-        return {share: self._factor(share) for share in shares}
+        return {share: factor_for(share, self._share_at) for share in shares}
 
-    def _factor(self, share: float) -> float:
-        low, high = -6.0, 4.0
-        for _ in range(12):
-            middle = (low + high) / 2
-            self._scale(2**middle)
-            low, high = (middle, high) if self._share() > share else (low, middle)
-        return float(2**middle)
+    def _share_at(self, factor: float) -> float:
+        self._scale(factor)
+        return self._share()
 
     def _share(self) -> float:
         state = self.engine.new_state()
@@ -67,6 +63,15 @@ class Spiking:
     def _scale(self, factor: float) -> None:
         for tensor, given in self._given:
             torch.mul(given, factor, out=tensor)
+
+
+def factor_for(share: float, share_at: Callable[[float], float]) -> float:
+    """The factor on all payload steps at which `share_at` gives that active share."""
+    low, high = -6.0, 4.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if share_at(2**middle) > share else (low, middle)
+    return float(2**middle)
 
 
 def dense_engine(twin: SpikeloomForCausalLM, dtype: str) -> Contender:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from spikeloom.inference.graph_step import GraphStep
+from spikeloom.inference.step_products import GIVEN
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
 
 EXACT, FLIPPED, MANY = 1e-4, 1e-3, 0.25
@@ -27,9 +28,13 @@ SHALLOW = 2
 
 
 def check_in_float32(
-    config: SpikeloomConfig, tokens: list[int], compiled: bool, device: str
+    config: SpikeloomConfig,
+    tokens: list[int],
+    compiled: bool,
+    device: str,
+    products: str = GIVEN,
 ) -> str:
-    """One line on how a step of a shallow float32 model agrees with the uncompiled one.
+    """One line on how a step of a shallow float32 model agrees with the plain one.
 
     Raises:
         RuntimeError: it computes something else.
@@ -38,7 +43,7 @@ def check_in_float32(
     with torch.device(device):
         model = SpikeloomForCausalLM(SpikeloomConfig.from_architecture(architecture)).eval()
     room = len(tokens)
-    error = apart(GraphStep(model, room, compiled), GraphStep(model, room), tokens)
+    error = apart(GraphStep(model, room, compiled, products), GraphStep(model, room), tokens)
     typical, flipped = float(error.median()), float((error > FLIPPED).float().mean())
     if not (typical < EXACT and flipped < MANY):
         raise RuntimeError(

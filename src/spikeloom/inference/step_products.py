@@ -73,6 +73,8 @@ def _groups(model: nn.Module) -> list[list[tuple[str, SpikeLinear]]]:
 class DenseProduct(nn.Module):
     """`weight @ y`, of any number of rows y."""
 
+    weight: Tensor
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.register_buffer("weight", weight, persistent=False)
@@ -84,6 +86,9 @@ class DenseProduct(nn.Module):
 class EventProduct(nn.Module):
     """The same, row by row, from the weights of channels whose emission is not 0."""
 
+    data: Tensor
+    scale: Tensor
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.register_buffer("data", weight.t().contiguous(), persistent=False)
@@ -92,9 +97,9 @@ class EventProduct(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         weights = event.InputMajor(self.data, self.scale)
-        rows = y.reshape(-1, y.shape[-1])
-        out = torch.stack([event.matvec_in_parts(row, weights).sum(0) for row in rows])
-        return out.to(y.dtype).reshape(*y.shape[:-1], -1)
+        rows = y.reshape(-1, y.shape[-1]).unbind()
+        out = [event.matvec_in_parts(row, weights).sum(0).to(y.dtype) for row in rows]
+        return (torch.stack(out) if len(out) > 1 else out[0]).view(*y.shape[:-1], -1)
 
 
 class Shared(nn.Module):

@@ -18,7 +18,15 @@ from spikeloom.ops.event import fallback, naive, native
 from spikeloom.ops.event.packing import pack
 from spikeloom.ops.event.weights import Arena, InputMajor
 
-__all__ = ["Arena", "InputMajor", "event_matvec", "fired_channels", "matvec_in_parts", "pack", "skips_silent_rows"]
+__all__ = [
+    "Arena",
+    "InputMajor",
+    "event_matvec",
+    "fired_channels",
+    "matvec_in_parts",
+    "pack",
+    "skips_silent_rows",
+]
 
 
 def fired_channels(payload: Tensor) -> Tensor | None:
