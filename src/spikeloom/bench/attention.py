@@ -5,17 +5,15 @@ orders of computation, with resets, carried states, an odd length and strong dec
 is not timed. `--quick` checks the programs that it times, which the first call has compiled, and no
 others; other widths and float32 are checked by `pytest -m gpu tests/ops/attention`.
 
-fla (`pip install flash-linear-attention`) is compared with under `--slow-peers`, because it tunes
-itself for long: `chunk_linear_attn` has no decay, `chunk_simple_gla` has one per token, as ours.
+fla (`fla_peers`) is compared with under `--slow-peers`, because it tunes itself for long:
+`chunk_linear_attn` has no decay, `chunk_simple_gla` has one per token, as ours (not in a hurry).
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
-from importlib.util import find_spec
+from collections.abc import Iterator
 from types import ModuleType
 from unittest.mock import patch
 
@@ -24,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from spikeloom.bench.fla_peers import Attention, compiled_side_by_side, fla_peers
+from spikeloom.bench.neuron_peers import say
 from spikeloom.bench.options import ALL, Options
 from spikeloom.bench.rows import Row, device_name
 from spikeloom.bench.timing import Work, time_cuda
@@ -43,7 +43,6 @@ FLA_LENGTH = 4096  # where the target against fla is set
 FIRST_CALL = 5.0  # seconds
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 CHECKED = 577  # tokens: two segments, and nothing that 64 divides
-Attention = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def run(device: str, options: Options = ALL) -> Iterator[Row]:
@@ -65,8 +64,19 @@ def run(device: str, options: Options = ALL) -> Iterator[Row]:
     peers: dict[str, Attention] = {f"flash SDPA, torch {torch.__version__}": flash}
     for case in cases:
         yield from compare(*SIZES[case], peers)
-    if options.slow_peers and (fla := fla_peers()):
-        yield from compare(8, 12, FLA_LENGTH, 64, fla)
+    if options.slow_peers:
+        yield from against_fla(quick=options.quick)
+
+
+def against_fla(quick: bool) -> Iterator[Row]:
+    """Peer by peer, as each tunes itself for a minute; in a hurry the one with a target alone."""
+    peers = list(fla_peers().items())
+    for name, form in peers[: 1 if quick else None]:
+        began = time.perf_counter()
+        with compiled_side_by_side():
+            form(*draw(8, 12, FLA_LENGTH, 64)[:4]).sum().backward()
+        say(f"{name}: tuned in {time.perf_counter() - began:.0f} s")
+        yield from compare(8, 12, FLA_LENGTH, 64, {name: form})
 
 
 def first_call() -> Row:
@@ -125,36 +135,9 @@ def ours(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
     return fused.sdsa(q, k, v, log_decay)[0]
 
 
-def fla_peers() -> dict[str, Attention]:
-    """fla's chunked forms by the name that is printed, if it is installed."""
-    if find_spec("fla") is None:
-        return {}
-    fla = f"fla {version('fla-core')}"
-    return {
-        f"chunk_linear_attn, no decay, {fla}": fla_without_decay,
-        f"chunk_simple_gla, {fla}": fla_with_decay,
-    }
-
-
 def flash(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
-def fla_without_decay(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
-    from fla.ops.linear_attn import chunk_linear_attn
-
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    out: Tensor = chunk_linear_attn(q, k, v, scale=1.0, normalize=False)[0]
-    return out.transpose(1, 2)
-
-
-def fla_with_decay(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
-    from fla.ops.simple_gla import chunk_simple_gla
-
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    out: Tensor = chunk_simple_gla(q, k, v, g=log_decay.transpose(1, 2), scale=1.0)[0]
-    return out.transpose(1, 2)
 
 
 def check(device: str = "cuda", dtype: torch.dtype = torch.bfloat16, K: int = 64) -> None:
