@@ -1,16 +1,22 @@
-"""Microseconds of the event-driven product cut up in other ways, on a GPU (20 s).
+"""Microseconds of the event-driven products cut up in other ways, on a GPU.
 
-usage: PYTHONPATH=src python benchmarks/sweep_gather.py
+usage: PYTHONPATH=src python benchmarks/sweep_gather.py [large] [decoder]
+
+`large` are the sizes of `bench event`, their parts added up (60 s); `decoder` the products of a
+step of spikeloom-125m near its firing rates, their parts left to what comes behind (30 s).
 """
 
+import sys
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import torch
 
 from spikeloom.bench import event
 from spikeloom.bench.timing import time_cuda
-from spikeloom.ops.event import gather, naive
+from spikeloom.ops.event import gather, naive, skip
 from spikeloom.ops.event.gather import Launch
+from spikeloom.ops.event.skip import Cut
 
 RATE = 0.1
 LAUNCHES = (
@@ -18,28 +24,60 @@ LAUNCHES = (
     Launch(64, 4, 128, 4),
     Launch(64, 2, 256, 8),
     Launch(64, 4, 256, 8),
-    Launch(32, 1, 512, 8),
+    Launch(64, 8, 128, 8),
     Launch(32, 2, 256, 8),
 )
-SLICES = (512, 1024, 2048, 16384)  # channels of a list
+SLICES = (512, 1024, 4096)  # channels of a list, under each of the next
+SLICED = (Launch(64, 4, 256, 8), Launch(64, 8, 128, 8))
+CUTS = (Cut(64, 4, 256, 8), Cut(64, 8, 256, 8), Cut(64, 16, 128, 4), Cut(128, 8, 128, 8))
+DECODER = {  # d_in, d_out, channel rate
+    "q, k and v, joined": (768, 2304, 0.3),
+    "o": (768, 768, 0.3),
+    "up": (768, 3072, 0.3),
+    "down": (3072, 768, 0.06),
+    "head": (768, 32768, 0.3),
+}
+DECODER_CUTS = (
+    Cut(64, 1, 128, 4),
+    Cut(64, 3, 128, 4),
+    Cut(64, 6, 128, 4),
+    Cut(64, 3, 256, 8),
+    Cut(64, 6, 128, 8),
+    Cut(32, 6, 128, 4),
+    Cut(32, 3, 256, 4),
+    Cut(128, 6, 128, 8),
+    Cut(128, 6, 64, 4),
+)
 
 
-def launched(launch, work):
-    """`work` under that launch instead of the shipped choice."""
+def with_choice(work, launch=None, channels=None):
+    """`work` under that launch, or lists of so many channels, instead of the shipped choice."""
 
     def run():
-        with patch.object(gather, "launch_of", lambda *_: launch):
+        with ExitStack() as stack:
+            if launch is not None:
+                stack.enter_context(patch.object(gather, "launch_of", lambda *_: launch))
+            if channels is not None:
+                stack.enter_context(patch.object(gather, "SLICE", channels))
             return work()
 
     return run
 
 
-def sliced(channels, work):
-    """`work` whose lists are of so many channels."""
+def skipping(payload, chain, cut=None, added=True):
+    """Products without a list, cut up so; parts are added up, or left as they are."""
+
+    def product(weights):
+        parts = skip.skipping_matvec(payload, weights)
+        if not added:
+            return parts
+        y = parts.new_empty(weights.d_out)
+        gather.add_up(parts, y)
+        return y
 
     def run():
-        with patch.object(gather, "SLICE", channels):
-            return work()
+        with patch.object(skip, "cut_of", skip.cut_of if cut is None else lambda *_: cut):
+            return [product(weights) for weights in chain]
 
     return run
 
@@ -47,30 +85,48 @@ def sliced(channels, work):
 def check(work, payload, chain):
     """Every product of a chain: launches that come early must not touch what is still in use."""
     for got, weights in zip(work(), chain, strict=True):
+        got = got.sum(0) if got.dim() > 1 else got
         exact = naive.event_matvec(payload, weights)
         error = float((got - exact).norm() / exact.norm())
         if not error < 1e-5:
             raise SystemExit(f"a product is off by {error:.2g}")
 
 
-def compare(name, d_in, d_out):
-    """Times of the launches, their list given or made, and of the dense product, fastest first."""
-    chain = event.draw_chain(d_in, d_out)
-    payload = event.draw_payload(d_in, RATE)
+def large(d_in, d_out):
+    """Works of a size of `bench event`, their list given, made or not needed."""
+    chain, payload = event.draw_chain(d_in, d_out), event.draw_payload(d_in, RATE)
     ways = {way: event.product(payload, chain, way) for way in event.LISTS}
     works = {
-        f"{tuple(launch)}, list {way}": launched(launch, work)
+        f"{tuple(launch)}, list {way}": with_choice(work, launch)
         for launch in LAUNCHES
         for way, work in ways.items()
     }
-    for channels in SLICES:
-        works[f"shipped, lists of {channels} made here"] = sliced(channels, ways[event.MADE])
+    for launch in SLICED:
+        for channels in SLICES:
+            name = f"{tuple(launch)}, lists of {channels} made here"
+            works[name] = with_choice(ways[event.MADE], launch, channels)
+    works |= {f"{tuple(cut)}, no list": skipping(payload, chain, cut) for cut in CUTS}
+    return payload, chain, works
+
+
+def decoder(d_in, d_out, rate):
+    """Works of a product of a decoder: nothing in common is made or added up but by `gather`."""
+    chain, payload = event.draw_chain(d_in, d_out), event.draw_payload(d_in, rate)
+    works = {f"gather, list {way}": event.product(payload, chain, way) for way in event.LISTS}
+    for cut in (None, *DECODER_CUTS):
+        name = f"shipped {tuple(skip.cut_of(d_in, d_out))}" if cut is None else tuple(cut)
+        works[f"{name}, no list"] = skipping(payload, chain, cut, added=False)
+    return payload, chain, works
+
+
+def compare(name, payload, chain, works):
+    """Times of the works and of the dense product, fastest first."""
     for work in works.values():
         check(work, payload, chain)
     dense = event.dense_products(payload, chain)
     times = time_cuda({**works, **dense}, rounds=10)
     best = min(times[way].ms for way in dense)
-    print(f"{name}, shipped {tuple(gather.launch_of(d_in, d_out))}")
+    print(f"{name}: {chain[0].d_in} in, {chain[0].d_out} out")
     for work, (ms, spread) in sorted(times.items(), key=lambda item: item[1].ms):
         us = 1e3 * ms / len(chain)
         print(f"  {us:8.2f} us  {best / ms:5.2f}x  {spread:4.0%}  {work}", flush=True)
@@ -78,8 +134,13 @@ def compare(name, d_in, d_out):
 
 def main():
     torch.manual_seed(0)
-    for name, size in event.SIZES.items():
-        compare(name, *size)
+    wanted = sys.argv[1:] or ["large", "decoder"]
+    if "decoder" in wanted:
+        for name, size in DECODER.items():
+            compare(name, *decoder(*size))
+    if "large" in wanted:
+        for name, size in event.SIZES.items():
+            compare(f"{name}, shipped {tuple(gather.launch_of(*size))}", *large(*size))
 
 
 if __name__ == "__main__":

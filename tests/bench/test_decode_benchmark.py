@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_models import build
 
-from spikeloom.bench import batch, decode, decode_check, picture
+from spikeloom.bench import batch, decode, decode_check, decode_graph, picture
 from spikeloom.bench.contenders import Spiking
 from spikeloom.bench.engine_memory import memory_row, small_model
 from spikeloom.bench.flow_twin import check, flow_twin
@@ -118,7 +118,7 @@ def test_a_step_is_compared_from_the_same_state(name, monkeypatch):
     config = build(name).config
     said = decode_check.check_in_float32(config, PROMPT, False, "cpu")
     assert "off by 0.0e+00, a flip in 0% of tokens" in said
-    forms = {2: GraphStep, 3: Tampered}  # by the number of arguments: reference, and ours
+    forms = {2: GraphStep, 4: Tampered}  # by the number of arguments: reference, and ours
     monkeypatch.setattr(decode_check, "GraphStep", lambda *given: forms[len(given)](*given))
     with pytest.raises(RuntimeError, match=r"off by 0\.002, in 100% of tokens"):
         decode_check.check_in_float32(config, PROMPT, False, "cpu")
@@ -131,6 +131,30 @@ def test_bfloat16_may_be_as_far_from_float32_as_its_model():
     step.share = 1.0
     with pytest.raises(RuntimeError, match="off float32's, those of the model only"):
         decode_check.check_in_bfloat16(step, PROMPT)
+
+
+def test_a_captured_step_is_timed_at_a_share_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(decode_graph, "TURN", 4)
+    monkeypatch.setattr(decode_graph, "TURNS", 2)
+    plain = decode_graph.Contender(GraphStep(build("attention"), 16), PROMPT)
+    sparse = plain.near(0.1)
+    assert plain.share() > sparse.share() == pytest.approx(0.1, abs=0.05)
+    times = decode_graph.in_turns({"plain": plain, "sparse": sparse})
+    assert all(time.ms > 0 for time in times.values())
+    assert plain.share() > 0.2  # payload steps are those of the contender
+
+
+def test_event_driven_decoding_meets_the_best_form_of_the_twin(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    for name, value in {"DEVICE": "cpu", "PROMPT": 4, "TURN": 2, "TURNS": 2}.items():
+        monkeypatch.setattr(decode_graph, name, value)
+    rows = list(decode_graph.compare("spikeloom-1m", compiled=False))
+    assert ["event-driven" in row.case for row in rows] == [False, True, True, True]
+    best = rows[1].peer
+    assert {row.peer for row in rows[1:]} == {best}
+    assert best <= rows[0].peer
+    assert all(row.target is None for row in rows)
 
 
 @pytest.mark.slow

@@ -115,9 +115,14 @@ def _event_matvec(payload, fired, data, scale):  # type: ignore[no-untyped-def]
             **early,
         )
         if launch.parts > 1:
-            blocks = triton.cdiv(d_out, ADDED.value)
-            _add[(blocks,)](parts, y, d_out, launch.parts, num_warps=4, **early)
+            add_up(parts, y)
     return y
+
+
+def add_up(parts: Tensor, y: Tensor) -> None:
+    """Parts `[parts, d_out]` into `y` `[d_out]`, in a launch of its own."""
+    blocks = triton.cdiv(y.numel(), ADDED.value)
+    _add[(blocks,)](parts, y, y.numel(), parts.shape[0], num_warps=4, **_early(parts))
 
 
 @_event_matvec.register_fake
