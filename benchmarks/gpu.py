@@ -85,12 +85,12 @@ RECURRENT = "tests/ops/lif/test_recurrent_scan.py"
 FLA = Options(quick=True, slow_peers=True, case="B8 H12 K64 L4096")
 WANTED: dict[str, tuple[int, Bench | Check | Script]] = {
     "train-15m": (120, profiled("15m")),
-    "decode-15m": (200, preset("decode", "15m")),
     "attention": (30, quick("attention")),
     "event": (25, Bench("event")),
     "lif": (20, quick("lif")),
     "scan": (30, quick("scan")),
     "recurrent": (15, Bench("recurrent")),
+    "decode-15m": (200, preset("decode", "15m")),
     "decode-125m": (400, preset("decode", "125m")),
     "sweep-gather": (90, Script("sweep_gather.py", ("large",))),
     "sweep-decoder": (60, Script("sweep_gather.py", ("decoder",))),

@@ -1,9 +1,11 @@
 """GPU benchmarks refuse other devices, and refuse to time what is wrong."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from spikeloom.bench import attention, event, load, neuron_peers
+from spikeloom.bench import attention, event, fla_peers, load, neuron_peers
 from spikeloom.bench.agreement import DisagreementError
 from spikeloom.bench.kernel_profile import Kernel, table
 from spikeloom.bench.options import Options
@@ -56,6 +58,36 @@ def test_wrong_attention_is_not_timed(monkeypatch):
     )
     with pytest.raises(RuntimeError, match=r"out is off by 0\.01"):
         attention.check("cpu", torch.float32, K=16)
+
+
+def test_a_tuner_finds_all_its_configurations_compiled(monkeypatch, capsys):
+    triton = pytest.importorskip("triton", reason="triton is not installed")
+    autotuner = pytest.importorskip("triton.runtime.autotuner")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    compiled = []
+
+    def run(x, *, warmup, SIZE, **options):
+        if SIZE == 64:
+            raise RuntimeError("out of shared memory")
+        compiled.append((x, warmup, SIZE))
+
+    tuner = SimpleNamespace(
+        configs=[triton.Config({"SIZE": size}) for size in (16, 32, 64)],
+        early_config_prune=None,
+        perf_model=None,
+        nargs={"x": 7},
+        fn=SimpleNamespace(run=run),
+        base_fn=test_targets_stand_where_the_issue_sets_them,
+    )
+    with fla_peers.compiled_side_by_side():
+        chosen = autotuner.Autotuner.prune_configs(tuner, {"grid": (1,), "warmup": False})
+    assert chosen == tuner.configs
+    assert sorted(compiled) == [(7, True, 16), (7, True, 32)]
+    assert "3 configurations to tune" in (said := capsys.readouterr().err)
+    assert "2 compiled in" in said
+    autotuner.Autotuner.prune_configs(tuner, {})
+    assert len(compiled) == 2
 
 
 @pytest.mark.parametrize("kind", neuron_peers.KINDS)
