@@ -90,7 +90,9 @@ def test_two_optimizers_step_as_one():
         for optimizer in both:
             optimizer.step()
     for ours, theirs in zip(joint_model.parameters(), model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(
+            ours, theirs, atol=1e-4, rtol=1e-3
+        )  # training.muon: bfloat16 within
 
 
 def test_a_schedule_reaches_both():

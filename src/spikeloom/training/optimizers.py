@@ -1,7 +1,7 @@
 """Parameter groups, AdamW, and Muon for the matrices.
 
 Weight decay goes to matrices only: gains, biases, payload steps and decays are scales, not
-weights. With Muon, matrices between neurons are orthogonalised (`torch.optim.Muon`, its update
+weights. With Muon, matrices between neurons are orthogonalised (`training.muon`, its update
 scaled to AdamW's so that one learning rate serves both); embedding, head and vectors stay with
 AdamW. With `layer_decay` each of these groups is split once more, by learning rate.
 """
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from spikeloom.config import TrainingConfig
 from spikeloom.training.layer_rates import layer_factors
+from spikeloom.training.muon import BatchedMuon
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -27,9 +28,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     if config.optimizer == "adamw":
         decayed = by_rate(model, matrices + embeddings, config, config.weight_decay)
         return torch.optim.AdamW(decayed + plain, **adamw)
-    muon = torch.optim.Muon(
-        by_rate(model, matrices, config, config.weight_decay), adjust_lr_fn="match_rms_adamw"
-    )
+    muon = BatchedMuon(by_rate(model, matrices, config, config.weight_decay))
     decayed = by_rate(model, embeddings, config, config.weight_decay)
     return JointOptimizer([muon, torch.optim.AdamW(decayed + plain, **adamw)])
 
