@@ -37,7 +37,7 @@ PRESETS = {"cuda": ("spikeloom-15m", "spikeloom-125m"), "cpu": ("spikeloom-1m",)
 TARGET_SPEED, TARGET_MEMORY, TARGET_TRAINER, TARGET_LOSS = 0.75, 1 / 1.25, 0.9, 0.98
 BLOCKS, MICRO_BATCHES = 7, 4  # of a block at least
 TRAINER_TOKENS = 6_000_000
-LOGGED = 5  # steps between two lines of the Trainer's log
+LOGGED = {"cuda": 10, "cpu": 5}  # steps between two lines of the Trainer's log; 10 by default
 
 
 def run(device: str, options: Options = ALL) -> Iterator[Row]:
@@ -186,11 +186,12 @@ def trainer_speed(run: RunConfig, device: str) -> float:
         * run.training.gradient_accumulation
         * (run.training.context or run.model.max_position_embeddings)
     )
-    logs = min(max(TRAINER_TOKENS // (per_step * LOGGED), 6), 24) if device == "cuda" else 6
-    steps = logs * LOGGED
+    every = LOGGED[device]
+    logs = min(max(TRAINER_TOKENS // (per_step * every), 6), 24) if device == "cuda" else 6
+    steps = logs * every
     given: dict[str, Any] = {
         "max_steps": steps,
-        "log_every": LOGGED,
+        "log_every": every,
         "checkpoint_every": steps,
         "sample_every": 0,
     }
@@ -201,7 +202,7 @@ def trainer_speed(run: RunConfig, device: str) -> float:
         train(replace(run, training=config), str(text), out, title="Trainer")
         log = json.loads((out / "trainer_state.json").read_text())["log_history"]
     seconds = {entry["step"]: entry["seconds"] for entry in log if "loss" in entry}
-    first, last = steps // 2, steps - LOGGED  # the last line may wait for the evaluation
+    first, last = logs // 2 * every, steps - every  # the last line may wait for the evaluation
     return (last - first) * per_step / (seconds[last] - seconds[first])
 
 
