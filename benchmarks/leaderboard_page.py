@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikeloom.evaluation import pictures
-from spikeloom.evaluation.pictures import BLUE, GREY, ORANGE
+from leaderboard_picture import draw
+from leaderboard_records import Record, Records, at_an_end, best_rate
+from leaderboard_rows import SIZES, Row, rows
 
 TITLES = {
     "tinystories": "TinyStories",
@@ -16,19 +18,26 @@ TITLES = {
     "wikipedia": "Wikipedia",
     "wikitext-2": "WikiText-2 test",
 }
-COLOURS = {"spiking": BLUE, "quantised": ORANGE, "dense": GREY}
-Record = Mapping[str, Any]
 
 HEAD = """# Leaderboard
 
 Spiking language models and their dense twins, each trained here on the same tokens of the same
-text with one tokenizer, then measured by the same verbs of `spikeloom`. Rows are sorted by bits per
-byte, the mean of the held-out texts. This page is made by
+text with one tokenizer and one optimizer, each at the best of several learning rates, then measured
+by the same verbs of `spikeloom`. Rows are sorted by how many more bits per byte they need than the
+row `dense`, the mean over the held-out texts. This page is made by
 `python benchmarks/leaderboard.py render` from research/runs/leaderboard; the rows are
 benchmarks/leaderboard.yaml."""
 
-COLUMNS = """## How to read it
+RATES = """Learning rates tried, with the loss in nats per token at the end of training on documents
+that were set aside from the training text. **Bold** is the run shown above: it is chosen by this
+loss, not by the texts of the table. Compare along a line, not down a column: each model is read in
+windows of the length that it is trained on."""
 
+LEGEND = """## How to read it
+
+- **Over dense**: bits per byte over those of the row `dense`, averaged over the held-out texts, so
+  that each text counts alike; a plain mean of bits per byte would mostly be that of the text that
+  is hardest for all, WikiText-2.
 - **Bits per byte**, and in brackets perplexity per token (one tokenizer for all rows). Windows of
   {context} tokens, {stride} apart, every token scored once (`spikeloom eval`); the same for a
   model that was trained on shorter rows (real-sam-v4: 64 tokens). WikiText-2 is the
@@ -46,8 +55,8 @@ COLUMNS = """## How to read it
 
 Held-out texts: {texts}.
 
-One seed and one budget: small differences mean nothing. Every command, learning rate included, is
-in the `train.command` of the row's JSON file."""
+One seed and one budget: small differences mean nothing. Every command and commit is in the `train`
+of the run's JSON file."""
 
 TRAINED = """
 - **Training**: tokens per second of the second half of the run, compilation left out, on
@@ -60,54 +69,161 @@ DECODED = """
   PyTorch model, token by token."""
 
 
-def write_page(
-    found: Mapping[str, Sequence[tuple[Any, Record]]], notes: Mapping[str, str], page: Path
-) -> None:
-    """The page, and a picture per size beside it.
+@dataclass(frozen=True)
+class Line:
+    """A row of the table.
 
-    Args:
-        found: rows and their records by size.
-        notes: what is to be known of the runs of a size.
-        page: the Markdown file; pictures go to `pictures` in its folder.
+    Attributes:
+        row, rate, record: the run that the row is shown by.
+        dense: record of the row that it is measured against.
+        speeds: of decoding; empty where it was not timed.
+    """
+
+    row: Row
+    rate: float
+    record: Record
+    dense: Record
+    speeds: Record
+
+    def mean(self, figure: Callable[[Any], float]) -> float:
+        """Of a figure over the held-out texts."""
+        values = [figure(entry) for entry in self.record["eval"].values()]
+        return sum(values) / len(values)
+
+    @property
+    def active_share(self) -> float:
+        return self.mean(lambda entry: entry["active_share"])
+
+    @property
+    def over_dense(self) -> float:
+        """Bits per byte over the dense row's, less 1; mean over its texts."""
+        ours = self.record["eval"]
+        ratios = [
+            ours[name]["bits_per_byte"] / entry["bits_per_byte"]
+            for name, entry in self.dense["eval"].items()
+        ]
+        return sum(ratios) / len(ratios) - 1
+
+    @property
+    def fastest(self) -> float | None:
+        """Decode speed of the engine that is faster with this model."""
+        found = (self.speeds.get("event"), self.speeds.get("torch"))
+        return max((speed for speed in found if speed), default=None)
+
+
+def write_page(records: Records, page: Path) -> None:
+    """The page, and a picture per size beside it, in `pictures`.
 
     Raises:
-        SystemExit: no row has been measured.
+        SystemExit: nothing has been measured, or a size lacks its dense row.
     """
     parts, everything = [HEAD], []
-    for size, pairs in found.items():
-        ready = [(row, record) for row, record in pairs if record.get("eval")]
-        if not ready:
+    for size in SIZES:
+        lines = measured(records, size)
+        if not lines:
             continue
-        ready.sort(key=lambda pair: mean_bits(pair[1]))
         name = f"leaderboard-{size}.png"
         (page.parent / "pictures").mkdir(parents=True, exist_ok=True)
-        draw(ready, size, page.parent / "pictures" / name)
-        absent = [(row, record) for row, record in pairs if not record.get("eval")]
-        parts += [section(size, ready, absent), notes.get(size, ""), f"![{size}](pictures/{name})"]
-        everything += [record for _, record in ready]
+        draw(lines, size, page.parent / "pictures" / name)
+        note = records.directory / size / "README.md"
+        notes = [note.read_text("utf-8").strip()] if note.exists() else []
+        parts += [section(lines), f"![{size}](pictures/{name})", rates(records, lines), *notes]
+        everything += [(line, records.read_decode(size)) for line in lines]
     if not everything:
         raise SystemExit("error: no row has figures: run benchmarks/leaderboard.py run first")
-    told = [part for part in [*parts, legend(everything)] if part]
-    page.write_text("\n\n".join(told) + "\n", encoding="utf-8")
+    page.write_text("\n\n".join([*parts, legend(everything)]) + "\n", encoding="utf-8")
 
 
-def section(
-    size: str, ready: Sequence[tuple[Any, Record]], absent: Sequence[tuple[Any, Record]]
-) -> str:
-    """Heading, budget, table, what the rows are, and which ones are missing."""
-    texts = list(ready[0][1]["eval"])
-    titles = ["model", "parameters", *(TITLES.get(name, name) for name in texts)]
+def measured(records: Records, size: str) -> list[Line]:
+    """The rows whose best run has been read on all the texts of the dense row, best first."""
+    best = {run.row: run for row in rows(size) if (run := records.best(row)) is not None}
+    found = {row: records.read(run) for row, run in best.items()}
+    found = {row: record for row, record in found.items() if record.get("eval")}
+    dense = next((record for row, record in found.items() if row.name == "dense"), None)
+    if found and dense is None:
+        raise SystemExit(f"error: {size}: the row dense, which all are compared with, is missing")
+    speeds = records.read_decode(size).get("rows", {})
+    lines = [
+        Line(row, best[row].rate, record, dense, speeds.get(row.name, {}))
+        for row, record in found.items()
+        if dense is not None and record["eval"].keys() >= dense["eval"].keys()
+    ]
+    return sorted(lines, key=lambda line: line.over_dense)
+
+
+def section(lines: Sequence[Line]) -> str:
+    """Heading, budget, table, and what the rows are."""
+    trains = [line.record["train"] for line in lines]
+    texts = list(lines[0].dense["eval"])
+    titles = ["model", "parameters", "rate", "over dense"]
+    titles += [TITLES.get(name, name) for name in texts]
     titles += ["active share", "firing", "ACs", "MACs", "energy (nJ)", "training", "event", "step"]
-    lines = [cells(row, record, texts) for row, record in ready]
-    table = _table(titles, lines)
-    rows = "\n".join(f"- **{row.name}**: {row.what}." for row, _ in ready)
-    budgets = sorted({record["train"]["tokens"] for _, record in ready})
-    budget = " or ".join(f"{tokens / 1e6:.1f} M" for tokens in budgets)
-    data = ", ".join(ready[0][1]["train"]["data"])
-    parts = [f"## {size}", f"{budget} tokens of {data}.", table, rows]
-    if absent:
-        parts.append("Not measured: " + "; ".join(map(_absence, absent)) + ".")
+    budget = " or ".join(
+        f"{tokens / 1e6:.1f} M" for tokens in sorted({t["tokens"] for t in trains})
+    )
+    optimizer, commit = (
+        " or ".join(sorted({t[k] for t in trains})) for k in ("optimizer", "commit")
+    )
+    data = ", ".join(trains[0]["data"])
+    return "\n\n".join(
+        [
+            f"## {lines[0].row.size}",
+            f"{budget} tokens of {data}; {optimizer}; commit {commit}.",
+            _table(titles, [cells(line, texts) for line in lines]),
+            "\n".join(f"- **{line.row.name}**: {line.row.what}." for line in lines),
+        ]
+    )
+
+
+def cells(line: Line, texts: Sequence[str]) -> list[str]:
+    """One line of the table; empty where a figure is not there."""
+    mean, entries = line.mean, line.record["eval"]
+    return [
+        line.row.name,
+        _millions(line.row.parameters),
+        f"{line.rate:g}",
+        f"{line.over_dense:+.1%}",
+        *(_score(entries[name]) for name in texts),
+        f"{line.active_share:.3f}",
+        _rate(line),
+        _millions(mean(lambda e: e["synops"]["acs"])),
+        _millions(mean(lambda e: e["synops"]["macs"])),
+        f"{mean(lambda e: e['energy_pj']['spiking']) / 1e3:,.0f}"
+        f" ({mean(lambda e: e['energy_pj']['ratio']):.1f}x)",
+        _count(line.record["train"].get("tokens_per_second")),
+        _count(line.speeds.get("event")),
+        _count(line.speeds.get("torch")),
+    ]
+
+
+def rates(records: Records, lines: Sequence[Line]) -> str:
+    """All runs of all rows, those that failed too, and which rows may want another rate."""
+    shown = [line.row for line in lines]
+    others = [row for row in rows(shown[0].size) if row not in shown]
+    tried = {row: found for row in [*shown, *others] if (found := records.tried(row))}
+    columns = sorted({rate for found in tried.values() for rate in found}, reverse=True)
+    body = [[row.name, *_losses(found, columns)] for row, found in tried.items()]
+    parts = [RATES, _table(["model", *(f"{rate:g}" for rate in columns)], body)]
+    failed = [
+        f"{row.name} at {rate:g} ({record['failed'].partition(';')[0]})"
+        for row, found in tried.items()
+        for rate, record in found.items()
+        if "failed" in record
+    ]
+    ends = [f"{row.name} ({best_rate(tried[row]):g})" for row in shown if at_an_end(tried[row])]
+    absent = [row.name for row in others]
+    told = {"Failed": failed, "Best at an end of what was tried": ends, "Not measured": absent}
+    parts += [f"{what}: {', '.join(names)}." for what, names in told.items() if names]
     return "\n\n".join(parts)
+
+
+def _losses(found: Mapping[float, Record], columns: Sequence[float]) -> list[str]:
+    best, texts = best_rate(found), []
+    for rate in columns:
+        record = found.get(rate, {})
+        loss = f"{record['train']['eval_loss']:.3f}" if "train" in record else ""
+        texts.append(f"**{loss}**" if rate == best else "failed" if "failed" in record else loss)
+    return texts
 
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -118,100 +234,48 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *body])
 
 
-def cells(row: Any, record: Record, texts: Sequence[str]) -> list[str]:
-    """One line of the table; empty where a figure is not there."""
-    decode, train = record.get("decode", {}), record["train"]
-    scores = [_score(record["eval"].get(name)) for name in texts]
-    return [
-        row.name,
-        _millions(record.get("parameters")),
-        *scores,
-        f"{mean(record, lambda e: e['active_share']):.3f}",
-        _rate(record),
-        _millions(mean(record, lambda e: e["synops"]["acs"])),
-        _millions(mean(record, lambda e: e["synops"]["macs"])),
-        f"{mean(record, lambda e: e['energy_pj']['spiking']) / 1e3:,.0f}"
-        f" ({mean(record, lambda e: e['energy_pj']['ratio']):.1f}x)",
-        _count(train.get("tokens_per_second")),
-        _count(decode.get("event")),
-        _count(decode.get("torch")),
-    ]
+def legend(everything: Sequence[tuple[Line, Record]]) -> str:
+    """What the columns mean, with what they were measured on.
 
-
-def mean(record: Record, figure: Callable[[Any], float]) -> float:
-    """Of a figure over the held-out texts."""
-    values = [figure(entry) for entry in record["eval"].values()]
-    return sum(values) / len(values)
-
-
-def mean_bits(record: Record) -> float:
-    return mean(record, lambda entry: entry["bits_per_byte"])
-
-
-def legend(records: Sequence[Record]) -> str:
-    """What the columns mean, with what they were measured on."""
-    first = records[0]["eval"]
-    protocol = next(iter(first.values()))["protocol"]
-    return COLUMNS.format(
-        context=protocol["context"],
-        stride=protocol["stride"],
-        label=next(iter(first.values()))["energy_pj"]["label"],
-        speeds=_speeds(records),
+    Args:
+        everything: all lines of the page, each with what is known of its size's decoding.
+    """
+    first = everything[0][0].record["eval"]
+    entry = next(iter(first.values()))
+    return LEGEND.format(
+        context=entry["protocol"]["context"],
+        stride=entry["protocol"]["stride"],
+        label=entry["energy_pj"]["label"],
+        speeds=_speeds(everything),
         texts="; ".join(_text(name, entry) for name, entry in first.items()),
     )
 
 
-def _speeds(records: Sequence[Record]) -> str:
-    trained = [r["train"] for r in records if r["train"].get("tokens_per_second")]
-    decoded = [r["decode"] for r in records if "decode" in r]
+def _speeds(everything: Sequence[tuple[Line, Record]]) -> str:
+    trains = [line.record["train"] for line, _ in everything]
+    trained = [train["machine"] for train in trains if train.get("tokens_per_second")]
+    decoded = [decode["machine"] for line, decode in everything if line.speeds]
     told = TRAINED.format(machines=_machines(trained)) if trained else ""
-    return told + (DECODED.format(machines=_machines(decoded, gpu=False)) if decoded else "")
+    if not decoded:
+        return told
+    others = [
+        f"{line.row.name} {line.speeds['active_share']:.3f}"
+        for line, _ in everything
+        if line.speeds.get("event")
+        and f"{line.speeds['active_share']:.3f}" != f"{line.active_share:.3f}"
+    ]
+    told += DECODED.format(machines=_machines(decoded, gpu=False))
+    said = "\n  *Event* was timed with other runs than the table's, of these active shares: "
+    return f"{told}{said}{', '.join(others)}." if others else told
 
 
-def draw(ready: Sequence[tuple[Any, Record]], size: str, path: Path) -> None:
-    """Quality over active share and, where it was measured, over the faster way to decode."""
-    speeds = [fastest(record) for _, record in ready]
-    panels = 2 if any(speeds) else 1
-    figure = pictures.blank_figure(1.0 + 5.0 * panels, 4.6, columns=panels)
-    left, *right = figure.axes
-    for (row, record), speed in zip(ready, speeds, strict=True):
-        bits, colour = mean_bits(record), COLOURS[row.kind]
-        share = mean(record, lambda entry: entry["active_share"])
-        _point(left, share, bits, row.name, colour)
-        if speed is not None:
-            _point(right[0], speed, bits, row.name, colour)
-    left.set_xlabel("active share (weights touched per token / all weights)")
-    left.set_xlim(0, 1.12)
-    left.set_ylabel("bits per byte, mean of the held-out texts")
-    for axes in right:
-        axes.set_xlabel("decode, tokens/s (batch 1, one CPU thread, the faster engine)")
-        axes.set_xscale("log")
-        axes.margins(x=0.2)
-        axes.set_ylim(left.get_ylim())
-    figure.suptitle(f"{size}: lower is better; blue spikes, orange is quantised, grey is dense")
-    pictures.save(figure, path)
-
-
-def fastest(record: Record) -> float | None:
-    """Decode speed of the engine that is faster with this model."""
-    decode = record.get("decode", {})
-    return max((v for v in (decode.get("event"), decode.get("torch")) if v), default=None)
-
-
-def _point(axes: Any, x: float, y: float, name: str, colour: str) -> None:
-    axes.plot([x], [y], "o", color=colour)
-    axes.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=8)
-
-
-def _rate(record: Record) -> str:
-    if any(entry["channel_rate"] is None for entry in record["eval"].values()):
+def _rate(line: Line) -> str:
+    if any(entry["channel_rate"] is None for entry in line.record["eval"].values()):
         return ""  # no neurons
-    return f"{mean(record, lambda entry: entry['channel_rate']):.3f}"
+    return f"{line.mean(lambda entry: entry['channel_rate']):.3f}"
 
 
-def _score(entry: Record | None) -> str:
-    if entry is None:
-        return ""
+def _score(entry: Record) -> str:
     return f"{entry['bits_per_byte']:.3f} ({_short(math.exp(min(entry['loss'], 50.0)))})"
 
 
@@ -226,20 +290,14 @@ def _text(name: str, entry: Record) -> str:
     return f"{title} ({protocol['source']}, {entry['tokens']:,} tokens scored{cap})"
 
 
-def _absence(pair: tuple[Any, Record]) -> str:
-    row, record = pair
-    return f"{row.name} ({record.get('failed', 'not run')})"
-
-
-def _machines(records: Sequence[Record], gpu: bool = True) -> str:
-    machines = [record["machine"] for record in records]
+def _machines(machines: Sequence[Record], gpu: bool = True) -> str:
     names = {m["gpu"] if gpu and "gpu" in m else m["cpu"] for m in machines}
     torch = {f"torch {m['torch']}" for m in machines}
     return ", ".join([*sorted(names), *sorted(torch)])
 
 
-def _millions(number: float | None) -> str:
-    return "" if number is None else f"{number / 1e6:.2f}M" if number else "0"
+def _millions(number: float) -> str:
+    return f"{number / 1e6:.2f}M" if number else "0"
 
 
 def _count(number: float | None) -> str:
