@@ -39,7 +39,7 @@ class Backend:
         learner: `module:class` that `backends.training` drives; None where PyTorch trains.
         engine: `module:class` that reads a token at a time.
         slow_engine: likewise, for what `engine` lacks; None if there is none.
-        mixers, mlps, optimizers, dtypes: what it has.
+        mixers, mlps, dtypes: what it has.
         decodes, decodes_mlps: the mixers and MLPs that its engine has.
         extras, decodes_extras: what beyond the plain decoder it has, and what its engine has.
         switches: which of the training settings that are off by default it has.
@@ -58,7 +58,6 @@ class Backend:
     decodes_mlps: tuple[str, ...] = MLPS
     extras: tuple[str, ...] = EXTRAS
     decodes_extras: tuple[str, ...] = ()
-    optimizers: tuple[str, ...] = ("adamw", "muon")
     dtypes: tuple[str, ...] = ("auto", "float32", "bfloat16")
     switches: tuple[str, ...] = SWITCHES
     resumes: bool = True
@@ -86,7 +85,6 @@ BACKENDS = {
         mlps=PLAIN_MLPS,
         decodes_mlps=PLAIN_MLPS,
         extras=(),
-        optimizers=("adamw",),
         dtypes=("auto", "float32"),
         switches=(),
         resumes=False,
@@ -100,7 +98,6 @@ BACKENDS = {
         mlps=PLAIN_MLPS,
         decodes_mlps=PLAIN_MLPS,
         extras=(),
-        optimizers=("adamw",),
         switches=("compile",),
         resumes=False,
         reads_quantised=True,
@@ -232,8 +229,6 @@ def _lacks(
         if extra not in has:
             return f"model.{place}"
     if training is not None:
-        if training.optimizer not in backend.optimizers:
-            return f"training.optimizer={training.optimizer}"
         if training.dtype not in backend.dtypes:
             return f"training.dtype={training.dtype}"
         for switch in SWITCHES:

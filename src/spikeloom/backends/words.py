@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from spikeloom.backends.numpy.layers import IGNORED
+from spikeloom.backends.weights import Array
 from spikeloom.errors import DataError
 
 COLOURS = ("black", "blue", "green", "orange", "purple", "red", "white", "yellow")
@@ -61,3 +65,23 @@ def xkcd_pairs() -> Pairs:
 
     names = {name.removeprefix("xkcd:"): code for name, code in XKCD_COLORS.items()}
     return [(name, colour_of(name, code)) for name, code in names.items()]
+
+
+def encode(pairs: Pairs, size: int) -> tuple[list[tuple[Array, Array]], int]:
+    """Batches of words of similar length, tokens and targets `[B, L]`, and the vocabulary's size.
+
+    Tokens 0 to 7 are the colours, 8 is padding; only the last letter of a word has a target.
+    """
+    letters = sorted({letter for word, _ in pairs for letter in word})
+    ids = {letter: 9 + i for i, letter in enumerate(letters)}
+    ordered = sorted(pairs, key=lambda pair: len(pair[0]))
+    batches = []
+    for start in range(0, len(ordered), size):
+        part = ordered[start : start + size]
+        tokens = np.full((len(part), len(part[-1][0])), 8)
+        targets = np.full_like(tokens, IGNORED)
+        for row, (word, colour) in enumerate(part):
+            tokens[row, : len(word)] = [ids[letter] for letter in word]
+            targets[row, len(word) - 1] = COLOURS.index(colour)
+        batches.append((tokens, targets))
+    return batches, 9 + len(letters)

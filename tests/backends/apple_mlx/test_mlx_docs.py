@@ -26,7 +26,7 @@ def test_names_and_settings_exist():
     for path, name in (
         ("scan", "naive"),
         ("scan", "takes_metal"),
-        ("training", "LayerwiseAdamW"),
+        ("training", "GroupedOptimizer"),
         ("lm", "register"),
     ):
         assert name in TEXT

@@ -8,16 +8,16 @@ import torch
 
 mx = pytest.importorskip("mlx.core", reason="needs `pip install 'spikeloom[mlx]'`")
 
-from mlx.utils import tree_flatten  # noqa: E402
+from mlx import nn  # noqa: E402
+from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from parity import reference, small_model, tokens_of, torch_step, weights_of  # noqa: E402
 
 from spikeloom.backends.mlx import training  # noqa: E402
 from spikeloom.backends.mlx.checkpoint import from_numpy  # noqa: E402
-from spikeloom.backends.mlx.training import LayerwiseAdamW, Learner, compiler  # noqa: E402
+from spikeloom.backends.mlx.training import GroupedOptimizer, Learner, compiler  # noqa: E402
 from spikeloom.config import RunConfig, TrainingConfig  # noqa: E402
 from spikeloom.training.budget import Budget  # noqa: E402
 from spikeloom.training.dead_zone import DeadZoneWarmup  # noqa: E402
-from spikeloom.training.layer_rates import layer_factors  # noqa: E402
 from spikeloom.training.optimizers import make_optimizer  # noqa: E402
 
 pytestmark = pytest.mark.mlx
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.mlx
 TRAINING = TrainingConfig(
     learning_rate=1e-2, weight_decay=0.3, clip=0.1, target_active_share=0.01, rate_weight=3.0
 )
+CLOSE_MUON = 2e-6  # three moves of about 1e-3 in float32
 NAMES = ["spikeloom-1m", "gated sdsa", "spike-transformer", "flow-15m", "membrane, hard reset"]
 
 
@@ -47,11 +48,19 @@ def assert_same_update(before, found, expected, gradients):
         assert np.abs(found[key] - before[key]).max() > 0, key
 
 
+@pytest.fixture
+def whole_muon(monkeypatch):
+    """PyTorch's Muon orthogonalises in the type of the weights, not in bfloat16."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("name", NAMES)
-def test_an_update_is_that_of_pytorch(name):
-    model = small_model(name, torch.float32)
-    learner, tokens, before = learner_of(model), tokens_of(model, 2, 11), weights_of(model)
-    said = torch_step(model, make_optimizer(model, TRAINING), tokens, 0.5, TRAINING)
+def test_an_update_is_that_of_pytorch(name, kind, whole_muon):
+    model, training = small_model(name, torch.float32), replace(TRAINING, optimizer=kind)
+    learner, before = learner_of(model, training), weights_of(model)
+    tokens = tokens_of(model, 2, 11)
+    said = torch_step(model, make_optimizer(model, training), tokens, 0.5, training)
     loss, share = learner.step([tokens], 0.5, 1.0)
     assert (loss, share) == pytest.approx((said.loss, said.share), abs=1e-4)
     assert_same_update(before, weights_in(learner.model), weights_of(model), said.grads)
@@ -87,23 +96,13 @@ def test_accumulated_batches_count_as_one():
         assert np.mean(np.abs(weight - expected[key]) < 1e-5) > 0.98, key
 
 
-def test_learning_rates_by_layer_are_those_of_adamw_with_a_group_each():
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_learning_rates_by_layer_are_those_of_pytorch(kind, whole_muon):
     model = small_model("spikeloom-1m", torch.float32)
-    training = replace(TRAINING, clip=1e9, layer_decay=0.5)
+    training = replace(TRAINING, clip=1e9, layer_decay=0.5, optimizer=kind)
     ours = from_numpy(model.config.architecture, weights_of(model))
-    optimizer, named = LayerwiseAdamW(ours, training), dict(model.named_parameters())
-    factors = layer_factors(weights_of(model), 0.5)
-    assert len(set(factors.values())) == 4
-    groups = [
-        {"params": [p], "lr": 1e-2 * factors[n], "weight_decay": 0.3 if p.ndim == 2 else 0.0}
-        for n, p in named.items()
-    ]
-    theirs = torch.optim.AdamW(groups, betas=TRAINING.betas)
-    from mlx.utils import tree_unflatten
-
-    assert {g["lr"] for g in make_optimizer(model, training).param_groups} == {
-        1e-2 * factor for factor in factors.values()
-    }
+    optimizer, theirs = GroupedOptimizer(ours, training), make_optimizer(model, training)
+    assert len({group["lr"] for group in theirs.param_groups}) == 4
     for seed in range(3):
         said = reference(model, tokens_of(model, 2, 7, seed=seed))
         theirs.step()
@@ -112,11 +111,40 @@ def test_learning_rates_by_layer_are_those_of_adamw_with_a_group_each():
         np.testing.assert_allclose(weights_in(ours)[key], expected, atol=2e-5, err_msg=key)
 
 
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12), (24, 24), (1, 30)])
+def test_muon_on_tall_and_wide_matrices_is_that_of_pytorch(shape, whole_muon):
+    """Several updates, a matrix beside it, and both sides of PyTorch's own rule for its size."""
+    rng = np.random.default_rng(0)
+    start, *steps = (rng.standard_normal(shape).astype(np.float32) for _ in range(4))
+    both = Matrices(start)
+    optimizer = GroupedOptimizer(both, replace(TRAINING, optimizer="muon", clip=1e9))
+    theirs = [torch.nn.Parameter(torch.from_numpy(w.copy())) for w in (start, start.T)]
+    settings = {"weight_decay": 0.3, "adjust_lr_fn": "match_rms_adamw"}
+    muon = torch.optim.Muon(theirs, lr=0.5e-2, **settings)
+    for g in steps:
+        optimizer.step({"up": mx.array(g), "down": mx.array(g.T)}, 0.5)
+        for parameter, gradient in zip(theirs, (g, g.T), strict=True):
+            parameter.grad = torch.from_numpy(gradient.copy())
+        muon.step()
+    for ours, expected in zip((both.up, both.down), theirs, strict=True):
+        np.testing.assert_allclose(
+            np.array(ours), expected.detach().numpy(), atol=CLOSE_MUON, rtol=0
+        )
+
+
+class Matrices(nn.Module):
+    """A matrix, and its transpose: one is tall where the other is wide."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.up, self.down = mx.array(start), mx.array(start.T)
+
+
 @pytest.mark.slow
-def test_compiled_updates_are_those_of_pytorch(compiled, monkeypatch):
+def test_compiled_updates_are_those_of_pytorch(compiled, monkeypatch, whole_muon):
     asked = replace(TRAINING, compile=True)
     monkeypatch.setattr(f"{__name__}.TRAINING", asked)
-    test_an_update_is_that_of_pytorch("spikeloom-1m")
+    test_an_update_is_that_of_pytorch("spikeloom-1m", "muon", whole_muon)
     test_half_open_dead_zones_train_as_in_pytorch_without_pressure()
 
 
@@ -128,10 +156,14 @@ def test_it_compiles_where_that_is_asked_for_or_pays(monkeypatch):
     assert compiler(TRAINING) is mx.compile
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_learner_learns(dtype):
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("adamw", "float32"), ("adamw", "bfloat16"), ("muon", "float32")]
+)
+def test_a_learner_learns(kind, dtype):
     config = replace(small_model("spikeloom-1m").config.architecture, hidden_size=32)
-    training = TrainingConfig(learning_rate=3e-3, target_active_share=0.3, dtype=dtype)
+    training = TrainingConfig(
+        learning_rate=3e-3, target_active_share=0.3, dtype=dtype, optimizer=kind
+    )
     learner = Learner(RunConfig(model=config, training=training))
     rows = np.tile(np.arange(10), (4, 3))
     first = learner.evaluate(rows)[0]

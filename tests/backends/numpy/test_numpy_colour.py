@@ -8,7 +8,7 @@ import pytest
 
 from spikeloom.backends.numpy import colour
 from spikeloom.backends.numpy.layers import IGNORED
-from spikeloom.backends.words import COLOURS, read_pairs, xkcd_pairs
+from spikeloom.backends.words import COLOURS, encode, read_pairs, xkcd_pairs
 from spikeloom.errors import DataError
 
 WORDS = [("sky", "blue"), ("sea", "blue"), ("grass", "green"), ("snow", "white"), ("coal", "black")]
@@ -28,7 +28,7 @@ def test_it_learns_words_by_heart(tmp_path, monkeypatch, capsys):
 
 
 def test_words_of_like_length_share_a_batch_and_the_last_letter_is_asked():
-    batches, vocabulary = colour.encode(WORDS, 2)
+    batches, vocabulary = encode(WORDS, 2)
     assert vocabulary == 9 + len({letter for word, _ in WORDS for letter in word})
     assert [tokens.shape for tokens, _ in batches] == [(2, 3), (2, 4), (1, 5)]
     for tokens, targets in batches:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from parity import reference, small_model, tokens_of, torch_step, weights_of
 
-from spikeloom.backends.numpy.training import AdamW, Learner, clip, warmed
+from spikeloom.backends.numpy.training import Learner, Optimizer, clip, orthogonal
+from spikeloom.backends.updates import warmed
 from spikeloom.config import RunConfig, TrainingConfig
 from spikeloom.training.budget import Budget
 from spikeloom.training.dead_zone import DeadZoneWarmup, warm_level
@@ -19,27 +20,92 @@ TRAINING = TrainingConfig(
 # An update is about the learning rate, 1e-2. Rates and rotary angles are float32 in PyTorch, and
 # Adam divides a gradient by its own size, so that the smallest show it most.
 CLOSE = 2e-5
+# PyTorch's Muon orthogonalises in bfloat16: what it moves a matrix by is off by up to this share.
+ROUGH = 0.02
 NAMES = ["spikeloom-1m", "gated sdsa", "spike-transformer", "flow-15m", "membrane, hard reset"]
 
 
 def learner_of(model, training=TRAINING):
     learner = Learner(RunConfig(model=model.config.architecture, training=training))
     learner.weights = weights_of(model)
-    learner.optimizer = AdamW(learner.weights, training)
+    learner.optimizer = Optimizer(learner.weights, training)
     return learner
 
 
+@pytest.fixture
+def whole_muon(monkeypatch):
+    """PyTorch's Muon orthogonalises in the type of the weights, not in bfloat16."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("name", NAMES)
-def test_updates_are_those_of_pytorch(name):
-    model = small_model(name)
-    learner, optimizer = learner_of(model), make_optimizer(model, TRAINING)
+def test_updates_are_those_of_pytorch(name, kind, whole_muon):
+    model, training = small_model(name), replace(TRAINING, optimizer=kind)
+    learner, optimizer = learner_of(model, training), make_optimizer(model, training)
     for n, factor in enumerate((0.5, 1.0, 0.1)):
         tokens = tokens_of(model, 2, 11, seed=n)
-        said = torch_step(model, optimizer, tokens, factor, TRAINING)
+        said = torch_step(model, optimizer, tokens, factor, training)
         loss, share = learner.step([tokens], factor, 1.0)
         assert (loss, share) == pytest.approx((said.loss, said.share), abs=1e-6)
         for key, expected in weights_of(model).items():
             np.testing.assert_allclose(learner.weights[key], expected, atol=CLOSE, err_msg=key)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12), (24, 24), (1, 30)])
+def test_muon_on_tall_and_wide_matrices_is_that_of_pytorch(shape, dtype, whole_muon):
+    ours, theirs, steps = muon_of(shape, dtype)
+    for g in steps:
+        ours.step({"up_proj.weight": g})
+        theirs.param_groups[0]["params"][0].grad = torch.from_numpy(g)
+        theirs.step()
+    found, expected = ours.weights["up_proj.weight"], theirs.param_groups[0]["params"][0]
+    assert found.dtype == dtype
+    np.testing.assert_allclose(
+        found, expected.detach().numpy(), atol=1e-12 if dtype == np.float64 else 2e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12), (24, 24)])
+def test_muon_in_bfloat16_is_near(shape):
+    ours, theirs, steps = muon_of(shape, np.float32, decay=0.0)
+    start = ours.weights["up_proj.weight"].copy()
+    for g in steps:
+        ours.step({"up_proj.weight": g})
+        theirs.param_groups[0]["params"][0].grad = torch.from_numpy(g)
+        theirs.step()
+    found, expected = ours.weights["up_proj.weight"], theirs.param_groups[0]["params"][0]
+    apart, moved = found - expected.detach().numpy(), found - start
+    assert 0 < np.linalg.norm(apart) < ROUGH * np.linalg.norm(moved)
+
+
+def muon_of(shape, dtype, decay=0.3):
+    """Our optimizer and PyTorch's on one matrix, and gradients for three steps."""
+    rng = np.random.default_rng(0)
+    w, *steps = (rng.standard_normal(shape).astype(dtype) for _ in range(4))
+    parameter = torch.nn.Parameter(torch.from_numpy(w.copy()))
+    settings = {"lr": 1e-2, "weight_decay": decay, "adjust_lr_fn": "match_rms_adamw"}
+    training = replace(TRAINING, optimizer="muon", weight_decay=decay)
+    ours = Optimizer({"up_proj.weight": w}, training)
+    return ours, torch.optim.Muon([parameter], **settings), steps
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12), (30, 24)])
+def test_orthogonal_keeps_the_directions_and_evens_their_sizes(shape):
+    g = np.random.default_rng(1).standard_normal(shape)
+    u, sizes, v = np.linalg.svd(g, full_matrices=False)
+    found = u.T @ orthogonal(g) @ v.T
+    np.testing.assert_allclose(found, np.diag(np.diag(found)), atol=1e-9)
+    assert sizes.min() > 0.005 * np.linalg.norm(sizes)
+    assert sizes.max() > 2 * sizes.min()
+    assert (np.diag(found) > 0.68).all()
+    assert (np.diag(found) < 1.16).all()
+
+
+@pytest.mark.parametrize("zero", [0.0, 1e-30])
+def test_a_gradient_of_nothing_moves_nothing(zero):
+    assert np.abs(orthogonal(np.full((3, 4), zero))).max() <= 1e-20
 
 
 def test_half_open_dead_zones_train_as_in_pytorch_without_pressure():
@@ -82,9 +148,10 @@ def test_accumulated_batches_count_as_one():
         np.testing.assert_allclose(halves.weights[key], whole.weights[key], atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("name", ["spikeloom-1m", "membrane, hard reset"])
-def test_learning_rates_by_layer_are_those_of_pytorch(name):
-    training, model = replace(TRAINING, layer_decay=0.5), small_model(name)
+def test_learning_rates_by_layer_are_those_of_pytorch(name, kind, whole_muon):
+    training, model = replace(TRAINING, layer_decay=0.5, optimizer=kind), small_model(name)
     learner, optimizer = learner_of(model, training), make_optimizer(model, training)
     peaks = [group["lr"] for group in optimizer.param_groups]
     start = weights_of(model)
@@ -115,9 +182,10 @@ def test_clipping_is_that_of_pytorch(largest):
         np.testing.assert_allclose(g, theirs[k].grad.numpy(), rtol=1e-12)
 
 
-def test_a_learner_learns():
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_learner_learns(kind):
     config = replace(small_model("spikeloom-1m").config.architecture, hidden_size=32)
-    training = TrainingConfig(learning_rate=3e-3, target_active_share=0.3)
+    training = TrainingConfig(learning_rate=3e-3, target_active_share=0.3, optimizer=kind)
     learner = Learner(RunConfig(model=config, training=training))
     rows = np.tile(np.arange(10), (4, 3))
     first = learner.evaluate(rows)[0]

@@ -1,7 +1,8 @@
-"""The training step in MLX: loss, gradients, clipping, AdamW with a rate per layer."""
+"""The training step in MLX: loss, gradients, clipping, AdamW and Muon."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,9 @@ from mlx.utils import tree_flatten, tree_map
 from spikeloom.backends.mlx import checkpoint
 from spikeloom.backends.mlx.decoder import Model
 from spikeloom.backends.mlx.device import on_gpu
-from spikeloom.backends.numpy.training import warmed
+from spikeloom.backends.updates import Rule, rules, warmed
 from spikeloom.backends.weights import Array, fed_shares, initial_weights, roles
 from spikeloom.config import ModelConfig, RunConfig, TrainingConfig
-from spikeloom.training.layer_rates import layer_factors
 
 
 class Learner:
@@ -32,7 +32,7 @@ class Learner:
         self.model = checkpoint.from_numpy(run.model, weights)
         self.model.compute_in(half_precision(run.training.dtype))
         self._compile = compiler(run.training)
-        self.optimizer = LayerwiseAdamW(self.model, run.training)
+        self.optimizer = GroupedOptimizer(self.model, run.training)
         self._compiled: dict[ModelConfig, Callable[..., Any]] = {}
 
     def step(self, batches: Sequence[Array], factor: float, progress: float) -> tuple[float, float]:
@@ -70,32 +70,21 @@ class Learner:
         checkpoint.save(directory, self.model)
 
 
-class LayerwiseAdamW:
-    """AdamW on a model's parameters, clipped, with a learning rate per layer.
+class GroupedOptimizer:
+    """AdamW, or Muon for the matrices between neurons, on a model's parameters, clipped.
 
-    Decay is for matrices only: gains, biases, payload steps and decays are scales, not weights.
-    Parameters of one learning rate and one decay are a group with an optimizer of its own.
+    Parameters of one rule (`backends.updates`) are a group with an optimizer of its own.
 
     Args:
         model: what is trained.
-        config: peak learning rate, its factor per layer, betas, weight decay, clipping.
+        config: optimizer, peak learning rate, its factor per layer, betas, weight decay, clipping.
     """
 
     def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
-        weights = dict(tree_flatten(model.trainable_parameters()))
-        factors = layer_factors(weights, config.layer_decay)
-        groups = {name: (factors[name], w.ndim == 2) for name, w in weights.items()}
-        self.factors = list(dict.fromkeys(groups.values()))
-        self.parts = [
-            optimizers.AdamW(
-                learning_rate=config.learning_rate,
-                betas=list(config.betas),
-                weight_decay=config.weight_decay if matrices else 0.0,
-                bias_correction=True,
-            )
-            for _, matrices in self.factors
-        ]
-        filters = [lambda name, _, own=own: groups[name] == own for own in self.factors[:-1]]
+        own = rules(dict(tree_flatten(model.trainable_parameters())), config)
+        self.rules = list(dict.fromkeys(own.values()))
+        self.parts = [optimizer_of(rule, config) for rule in self.rules]
+        filters = [lambda name, _, rule=rule: own[name] == rule for rule in self.rules[:-1]]
         self.joint = optimizers.MultiOptimizer(self.parts, filters)
         self.joint.init(model.trainable_parameters())
         self.model, self.config = model, config
@@ -104,14 +93,49 @@ class LayerwiseAdamW:
 
     def step(self, gradients: Any, factor: float = 1.0) -> None:
         """One update, at `factor` times the peak learning rate."""
-        for part, (own, _) in zip(self.parts, self.factors, strict=True):
-            part.learning_rate = self.config.learning_rate * factor * own
+        for part, rule in zip(self.parts, self.rules, strict=True):
+            part.learning_rate = self.config.learning_rate * factor * rule.factor
         self._update(gradients)
         mx.eval(self.state)
 
     def _clipped_update(self, gradients: Any) -> None:
         clipped, _ = optimizers.clip_grad_norm(gradients, self.config.clip)
         self.joint.update(self.model, clipped)
+
+
+def optimizer_of(rule: Rule, config: TrainingConfig) -> optimizers.Optimizer:
+    """What updates the parameters of one rule; its learning rate is set at every step."""
+    if rule.muon:
+        return Muon(rule.weight_decay)
+    return optimizers.AdamW(
+        learning_rate=config.learning_rate,
+        betas=list(config.betas),
+        weight_decay=rule.weight_decay,
+        bias_correction=True,
+    )
+
+
+class Muon(optimizers.Muon):
+    """MLX's Muon with decay and update size as in `torch.optim.Muon` and `match_rms_adamw`.
+
+        w = w (1 - lr * decay) - lr * 0.2 sqrt(max(d_out, d_in)) * orthogonal(momentum)
+
+    MLX's own puts the decay into the gradient, where orthogonalising loses its size, and scales by
+    `sqrt(max(1, d_out / d_in))`, which is short of the above by a factor of `0.2 sqrt(d_in)`.
+
+    Args:
+        decay: `w` shrinks by this times the learning rate.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(learning_rate=0.0, weight_decay=0.0)
+        self.decay = decay
+
+    def apply_single(self, gradient: mx.array, parameter: mx.array, state: Any) -> mx.array:
+        """A matrix `[d_out, d_in]` after one update."""
+        move = super().apply_single(gradient, mx.zeros_like(parameter), state)
+        kept = parameter * (1 - self.learning_rate * self.decay)
+        return kept + 0.2 * math.sqrt(parameter.shape[1]) * move
 
 
 def compiler(config: TrainingConfig) -> Callable[..., Any]:

@@ -4,12 +4,13 @@
     attention.py   softmax attention, spike-driven attention with decay, the seed's Hadamard form
     layers.py      weight products, RMSNorm, activations, cross-entropy
     decoder.py     the blocks put together; loss and gradients
-    training.py    AdamW, clipping, one training step
+    training.py    AdamW, Muon, clipping, one training step
     recurrent.py   one token at a time, reading only the weights of channels that fired
     colour.py      word -> colour, in a minute
 
 What any backend needs lies one folder up: names, shapes and initial values of the weights and the
-checkpoint directory (`weights.py`), sampling (`generation.py`), the training loop (`training.py`).
+checkpoint directory (`weights.py`), which weights decay and which are Muon's (`updates.py`),
+sampling (`generation.py`), the training loop (`training.py`).
 
 `docs/numpy.md` walks through it equation by equation. It needs NumPy and safetensors, nothing else
 (the loop and the text around it are the rest of spikeloom), and grows no features: what it lacks,

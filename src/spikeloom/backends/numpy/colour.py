@@ -19,9 +19,9 @@ import numpy as np
 
 from spikeloom.backends.numpy.decoder import Decoder, loss_and_gradients
 from spikeloom.backends.numpy.layers import IGNORED
-from spikeloom.backends.numpy.training import AdamW, clip
+from spikeloom.backends.numpy.training import Optimizer, clip
 from spikeloom.backends.weights import Array, initial_weights
-from spikeloom.backends.words import COLOURS, Pairs, read_pairs, xkcd_pairs
+from spikeloom.backends.words import COLOURS, Pairs, encode, read_pairs, xkcd_pairs
 from spikeloom.config import load_config
 from spikeloom.errors import ConfigError, SpikeloomError
 from spikeloom.training.memory import keep_freed_memory
@@ -30,26 +30,6 @@ GEOMETRY = [
     *("model.hidden_size=64", "model.num_hidden_layers=2", "model.num_attention_heads=4"),
     *("model.intermediate_size=256", "training.learning_rate=3e-3", "training.weight_decay=0"),
 ]
-
-
-def encode(pairs: Pairs, size: int) -> tuple[list[tuple[Array, Array]], int]:
-    """Batches of words of similar length, tokens and targets `[B, L]`, and the vocabulary's size.
-
-    Tokens 0 to 7 are the colours, 8 is padding; only the last letter of a word has a target.
-    """
-    letters = sorted({letter for word, _ in pairs for letter in word})
-    ids = {letter: 9 + i for i, letter in enumerate(letters)}
-    ordered = sorted(pairs, key=lambda pair: len(pair[0]))
-    batches = []
-    for start in range(0, len(ordered), size):
-        part = ordered[start : start + size]
-        tokens = np.full((len(part), len(part[-1][0])), 8)
-        targets = np.full_like(tokens, IGNORED)
-        for row, (word, colour) in enumerate(part):
-            tokens[row, : len(word)] = [ids[letter] for letter in word]
-            targets[row, len(word) - 1] = COLOURS.index(colour)
-        batches.append((tokens, targets))
-    return batches, 9 + len(letters)
 
 
 def accuracy(decoder: Decoder, batches: list[tuple[Array, Array]]) -> float:
@@ -66,7 +46,11 @@ def learn(pairs: Pairs, epochs: int, seed: int = 0) -> float:
     batches, vocabulary = encode(pairs, size=32)
     run = load_config("spike-transformer", [*GEOMETRY, f"model.vocab_size={vocabulary}"])
     decoder = Decoder(run.model, initial_weights(run.model, seed))
-    optimizer, rng, began = AdamW(decoder.w, run.training), np.random.default_rng(seed), time.time()
+    optimizer, rng, began = (
+        Optimizer(decoder.w, run.training),
+        np.random.default_rng(seed),
+        time.time(),
+    )
     for epoch in range(epochs):
         factor, losses = 0.5 * (1 + math.cos(math.pi * epoch / epochs)), []
         for n in rng.permutation(len(batches)):

@@ -1,55 +1,78 @@
-"""AdamW with a learning rate per layer, clipping, and one training step."""
+"""AdamW and Muon, clipping, and one training step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from spikeloom.backends.numpy.decoder import Decoder, loss_and_gradients
 from spikeloom.backends.numpy.layers import add, cross_entropy, next_tokens
+from spikeloom.backends.updates import rules, warmed
 from spikeloom.backends.weights import Array, Weights, fed_shares, initial_weights, write
-from spikeloom.config import ModelConfig, RunConfig, TrainingConfig
-from spikeloom.training.layer_rates import layer_factors
+from spikeloom.config import RunConfig, TrainingConfig
 
-EPS = 1e-8
+EPS, MOMENTUM = 1e-8, 0.95  # AdamW's, Muon's
 
 
-class AdamW:
-    """AdamW (Loshchilov and Hutter 2019), in place, on weights by name.
+class Optimizer:
+    """AdamW (Loshchilov and Hutter 2019), for inner matrices Muon (Jordan 2024) if that is asked.
 
-        m = b1 m + (1 - b1) g              v = b2 v + (1 - b2) g^2
-        w = w (1 - lr * decay) - lr * (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + eps)
+    In place: `w = w (1 - lr * decay) - lr * u`, where AdamW's u after n steps is
 
-    Decay is for matrices only: gains, biases, payload steps and decays are scales, not weights.
+        m = b1 m + (1 - b1) g      v = b2 v + (1 - b2) g^2
+        u = (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + eps)
+
+    and Muon's, of a matrix `[d_out, d_in]`, in the size that AdamW's has (Liu et al. 2025),
+
+        m = mu m + (1 - mu) g      u = 0.2 sqrt(max(d_out, d_in)) orthogonal(mu m + (1 - mu) g)
 
     Args:
-        weights: what is trained.
-        config: peak learning rate, its factor per layer, betas, weight decay.
+        weights: what is trained; `backends.updates.rules` says how each of them is.
+        config: optimizer, peak learning rate, its factor per layer, betas, weight decay.
     """
 
     def __init__(self, weights: Weights, config: TrainingConfig) -> None:
-        self.weights, self.config = weights, config
-        self.factors = layer_factors(weights, config.layer_decay)
+        self.weights, self.config, self.rules = weights, config, rules(weights, config)
         self.m = {name: np.zeros_like(w) for name, w in weights.items()}
-        self.v = {name: np.zeros_like(w) for name, w in weights.items()}
+        self.v = {n: np.zeros_like(w) for n, w in weights.items() if not self.rules[n].muon}
         self.steps = 0
 
     def step(self, grads: Weights, factor: float = 1.0) -> None:
         """One update, at `factor` times the peak learning rate."""
         self.steps += 1
-        b1, b2 = self.config.betas
         for name, w in self.weights.items():
-            g, m, v = grads[name], self.m[name], self.v[name]
-            rate = self.config.learning_rate * factor * self.factors[name]
-            m += (1 - b1) * (g - m)
-            v += (1 - b2) * (g * g - v)
-            if w.ndim == 2:
-                w *= 1 - rate * self.config.weight_decay
-            w -= rate / (1 - b1**self.steps) * m / (np.sqrt(v / (1 - b2**self.steps)) + EPS)
+            rule = self.rules[name]
+            rate = self.config.learning_rate * factor * rule.factor
+            w *= 1 - rate * rule.weight_decay
+            w -= rate * (self.muon if rule.muon else self.adam)(name, grads[name])
+
+    def adam(self, name: str, g: Array) -> Array:
+        (b1, b2), m, v = self.config.betas, self.m[name], self.v[name]
+        m += (1 - b1) * (g - m)
+        v += (1 - b2) * (g * g - v)
+        return m / (1 - b1**self.steps) / (np.sqrt(v / (1 - b2**self.steps)) + EPS)
+
+    def muon(self, name: str, g: Array) -> Array:
+        m = self.m[name]
+        m += (1 - MOMENTUM) * (g - m)
+        return 0.2 * math.sqrt(max(g.shape)) * orthogonal(g + MOMENTUM * (m - g))
+
+
+def orthogonal(g: Array) -> Array:
+    """`U S V^T` for `g = U D V^T` `[d_out, d_in]`, S in 0.68 to 1.16 where D is over 0.005 |D|.
+
+    Five steps `x = a x + (b A + c A^2) x`, `A = x x^T`, of Newton and Schulz, from `x = g / |g|`.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315  # steep at 0: small singular values grow fast
+    tall, x = g.shape[0] > g.shape[1], g / max(np.linalg.norm(g), 1e-7)
+    x = x.T if tall else x
+    for _ in range(5):
+        A = x @ x.T
+        x = a * x + (b * A + c * A @ A) @ x
+    return x.T if tall else x
 
 
 def clip(grads: Weights, largest: float) -> float:
@@ -66,7 +89,7 @@ class Learner:
     def __init__(self, run: RunConfig) -> None:
         self.config, self.training = run.model, run.training
         self.weights = initial_weights(run.model, run.training.seed)
-        self.optimizer = AdamW(self.weights, run.training)
+        self.optimizer = Optimizer(self.weights, run.training)
 
     def step(self, batches: Sequence[Array], factor: float, progress: float) -> tuple[float, float]:
         """One update from rows `[B, L]`, one array per accumulation: loss and active share."""
@@ -95,14 +118,3 @@ class Learner:
     def save(self, directory: Path) -> None:
         """`config.json` and `model.safetensors`."""
         write(directory, self.config, self.weights)
-
-
-def warmed(config: ModelConfig, progress: float, share: float) -> ModelConfig:
-    """The model as it trains while dead zones open: fire levels rise from 1 over that share."""
-    if progress >= share:
-        return config
-    warm = {
-        role: replace(c, fire_level=1 + int((c.fire_level - 1) * progress / share))
-        for role, c in vars(config.neurons).items()
-    }
-    return replace(config, neurons=replace(config.neurons, **warm))
