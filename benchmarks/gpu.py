@@ -94,6 +94,7 @@ WANTED: dict[str, tuple[int, Bench | Check | Script]] = {
     "decode-125m": (400, preset("decode", "125m")),
     "sweep-gather": (90, Script("sweep_gather.py", ("large",))),
     "sweep-decoder": (60, Script("sweep_gather.py", ("decoder",))),
+    "sweep-attention": (90, Script("sweep_attention.py")),
     "sweep-recurrent": (60, Script("sweep_recurrent.py")),
     "sweep-token": (45, Script("sweep_lif.py", ("token",))),
     "sweep-step": (45, Script("sweep_lif.py", ("step",))),

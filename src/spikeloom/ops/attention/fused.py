@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spikeloom.ops.attention import kernels
+from spikeloom.ops.attention.gradients import gradients
 from spikeloom.ops.launches import Launches
 
 CHUNK = 64
@@ -22,6 +23,8 @@ DTYPES = (torch.bfloat16, torch.float32)
 # From this many programs on, one that walks through all tokens beats one per segment, which needs
 # a pass of its own over two of the three inputs.
 WALKERS = 96
+# Bytes of a row of q or v up to which one program holds all that `gradients` needs.
+ONE_PASS = 128
 
 
 class Launch(NamedTuple):
@@ -33,8 +36,13 @@ class Launch(NamedTuple):
 
 
 # By width of the columns. Walkers are few: narrow blocks give more of them.
-WALK = {16: Launch(16, 4, 3), 32: Launch(32, 4, 3), 64: Launch(32, 4, 3), 128: Launch(32, 4, 3)}
 RESUME = {16: Launch(16, 4, 2), 32: Launch(32, 4, 2), 64: Launch(64, 4, 2), 128: Launch(64, 4, 2)}
+LAUNCHES = {
+    "walk": {16: Launch(16, 4, 3), **dict.fromkeys((32, 64, 128), Launch(32, 4, 3))},
+    "resume": RESUME,
+    "gather": RESUME,
+}
+GRADIENTS = {"num_warps": 4, "num_stages": 2}
 
 
 def sdsa(
@@ -74,7 +82,7 @@ def _sdsa(q, k, v, log_decay, initial_state, starts):  # type: ignore[no-untyped
     tokens = Tokens(decay, segment if starts is not None else None, q.shape[2], Launches())
     tokens.fill(log_decay, starts)
     states = States(first=initial_state, borders=borders, last=last)
-    walks = tokens.walks(q.shape[:2], WALK[v.shape[-1]], v.shape[-1])
+    walks = tokens.walks(v)
     if walks:
         _scan(tokens, "walk", (q, k, v), out, states)
     else:
@@ -111,19 +119,13 @@ def _backward(q, k, v, borders, decay, segment, d_out, d_last):  # type: ignore[
     tokens = Tokens(decay, segment, q.shape[2], Launches())
     # reversed: the scan begins with the gradient of the last state and ends with the first's
     grads = States(first=d_last, borders=torch.empty_like(borders), last=d_first)
-    walks = tokens.walks(q.shape[:2], WALK[v.shape[-1]], v.shape[-1])
-    if walks:
-        _scan(tokens, "walk", (k, q, d_out), dv, grads, reverse=True)
-    else:
-        _gather(tokens, (k, q, d_out), grads, reverse=True)
-        _scan(tokens, "resume", (k, q, d_out), dv, grads, reverse=True)
     states = States(first=None, borders=borders, last=None)
-    of_q = _scan(tokens, "resume", (d_out, v, k), dq, states, transposed=True, partner=q)
-    of_k = _scan(
-        tokens, "resume", (v, d_out, q), dk, grads, reverse=True, transposed=True, partner=k
-    )
-    _decay_gradient(tokens, (of_q, of_k), (states, grads), dg)
-    tokens.launches.run(("backward", walks, *_kind(q, v), d_last is None, segment is None))
+    one_pass = max(q.shape[-1], v.shape[-1]) * q.element_size() <= ONE_PASS
+    ask = _one_pass if one_pass else _scan_by_scan
+    rows = ask(tokens, (q, k, v, d_out), (dq, dk, dv), (states, grads))
+    _decay_gradient(tokens, rows, (states, grads), dg)
+    how = "one pass" if one_pass else tokens.walks(v)
+    tokens.launches.run(("backward", how, *_kind(q, v), d_last is None, segment is None))
     return dq, dk, dv, dg, d_first
 
 
@@ -199,9 +201,10 @@ class Tokens(NamedTuple):
             num_warps=1,
         )
 
-    def walks(self, heads: tuple[int, int], launch: Launch, width: int) -> bool:
+    def walks(self, v: Tensor) -> bool:
         """Whether programs that walk through all tokens are enough to fill the GPU."""
-        programs = heads[0] * heads[1] * -(-width // launch.block)
+        B, H, _, V = v.shape
+        programs = B * H * -(-V // LAUNCHES["walk"][V].block)
         return self.segments == 1 or programs >= WALKERS
 
 
@@ -231,7 +234,7 @@ def _scan(
     a, b, c = inputs
     B, H, L, W = a.shape
     X = c.shape[-1]
-    launch = (WALK if mode == "walk" else RESUME)[X]
+    launch = LAUNCHES[mode][X]
     blocks = X // launch.block
     rows = None
     if partner is not None:
@@ -266,7 +269,7 @@ def _scan(
         SEGMENT=SEGMENT,
         MODE=mode,
         REVERSE=int(reverse),
-        PRECISION="tf32x3" if a.dtype == torch.float32 else "tf32",
+        PRECISION=_precision(a),
         num_warps=launch.warps,
         num_stages=launch.stages,
     )
@@ -299,15 +302,74 @@ def _gather(
     )
 
 
+def _one_pass(
+    tokens: Tokens,
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor],
+    outputs: tuple[Tensor, Tensor, Tensor],
+    states: tuple[States, States],
+) -> tuple[Tensor, Tensor]:
+    """Ask for the gradients of q, k, v and the states; what `_decay_gradient` wants besides."""
+    q, k, v, d_out = inputs
+    forward, grads = states
+    _gather(tokens, (k, q, d_out), grads, reverse=True)
+    B, H, L, K = q.shape
+    rows = torch.empty(2, 1, *tokens.decay.shape, device=q.device)
+    tokens.launches.add(
+        gradients,
+        (2, B * H, tokens.segments),
+        *inputs,
+        *outputs,
+        rows,
+        tokens.decay,
+        tokens.segment,
+        forward.borders,
+        grads.borders,
+        *(x.stride() for x in (*inputs, *outputs)),
+        H,
+        L,
+        tokens.chunks,
+        K=K,
+        V=v.shape[-1],
+        C=CHUNK,
+        SEGMENT=SEGMENT,
+        PRECISION=_precision(q),
+        **GRADIENTS,
+    )
+    return rows[0], rows[1]
+
+
+def _scan_by_scan(
+    tokens: Tokens,
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor],
+    outputs: tuple[Tensor, Tensor, Tensor],
+    states: tuple[States, States],
+) -> tuple[Tensor, Tensor]:
+    """The same for wide heads: a scan for each gradient."""
+    q, k, v, d_out = inputs
+    dq, dk, dv = outputs
+    forward, grads = states
+    if tokens.walks(v):
+        _scan(tokens, "walk", (k, q, d_out), dv, grads, reverse=True)
+    else:
+        _gather(tokens, (k, q, d_out), grads, reverse=True)
+        _scan(tokens, "resume", (k, q, d_out), dv, grads, reverse=True)
+    of_q = _scan(tokens, "resume", (d_out, v, k), dq, forward, transposed=True, partner=q)
+    of_k = _scan(
+        tokens, "resume", (v, d_out, q), dk, grads, reverse=True, transposed=True, partner=k
+    )
+    assert of_q is not None  # they have a partner
+    assert of_k is not None
+    return of_q, of_k
+
+
 def _decay_gradient(
     tokens: Tokens,
-    rows: tuple[Tensor | None, Tensor | None],
+    rows: tuple[Tensor, Tensor],
     states: tuple[States, States],
     grad: Tensor,
 ) -> None:
     B, H, L = grad.shape
     size = states[0].borders[0, 0].numel()
-    assert rows[0] is not None
     tokens.launches.add(
         kernels.decay_gradient,
         (tokens.segments, B * H),
@@ -328,6 +390,10 @@ def _decay_gradient(
 
 def _kind(q: Tensor, v: Tensor) -> tuple[torch.dtype, int, int]:
     return q.dtype, q.shape[-1], v.shape[-1]
+
+
+def _precision(x: Tensor) -> str:
+    return "tf32x3" if x.dtype == torch.float32 else "tf32"
 
 
 def _rows(x: Tensor) -> Tensor:
