@@ -60,7 +60,10 @@ CHOICES = {
     "segments": SEGMENTS,
     **{
         f"segments, resume {resume}": SEGMENTS | {"LAUNCHES": programs(resume=resume)}
-        for resume in ((64, 4, 1), (64, 4, 3), (64, 8, 2), (32, 4, 2), (32, 4, 3))
+        for resume in (
+            *((64, 4, 1), (64, 4, 3), (64, 8, 2), (32, 4, 2), (32, 4, 3)),
+            *((64, 4, 1, 168), (64, 4, 2, 168), (64, 4, 2, 128)),
+        )
     },
     **{
         f"segments, gather {gather}": SEGMENTS | {"LAUNCHES": programs(gather=gather)}
@@ -73,6 +76,13 @@ CHOICES = {
         "SEGMENT": 4,
         "CHUNK": 128,
         "LAUNCHES": programs(resume=(64, 8, 2), gather=(64, 8, 2)),
+        "GRADIENTS": gradients(8, 2),
+    },
+    "walk chunks of 128": {
+        "WALKERS": ALL,
+        "SEGMENT": 4,
+        "CHUNK": 128,
+        "LAUNCHES": programs(walk=(32, 8, 3), gather=(64, 8, 2)),
         "GRADIENTS": gradients(8, 2),
     },
     "segments of 16 chunks of 32": SEGMENTS | {"SEGMENT": 16, "CHUNK": 32},

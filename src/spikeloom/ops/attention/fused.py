@@ -28,11 +28,12 @@ ONE_PASS = 128
 
 
 class Launch(NamedTuple):
-    """Columns a program owns, warps, and tiles in flight."""
+    """Columns a program owns, warps, tiles in flight, and a bound of a thread's registers."""
 
     block: int
     warps: int
     stages: int
+    registers: int | None = None
 
 
 # By width of the columns. Walkers are few: narrow blocks give more of them.
@@ -272,6 +273,7 @@ def _scan(
         PRECISION=_precision(a),
         num_warps=launch.warps,
         num_stages=launch.stages,
+        maxnreg=launch.registers,
     )
     return rows
 
