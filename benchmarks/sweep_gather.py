@@ -113,6 +113,9 @@ def decoder(d_in, d_out, rate):
     """Works of a product of a decoder: nothing in common is made or added up but by `gather`."""
     chain, payload = event.draw_chain(d_in, d_out), event.draw_payload(d_in, rate)
     works = {f"gather, list {way}": event.product(payload, chain, way) for way in event.LISTS}
+    works["gather, list made here, parts left"] = lambda: [
+        gather.event_matvec_in_parts(payload, weights) for weights in chain
+    ]
     for cut in (None, *DECODER_CUTS):
         name = f"shipped {tuple(skip.cut_of(d_in, d_out))}" if cut is None else tuple(cut)
         works[f"{name}, no list"] = skipping(payload, chain, cut, added=False)

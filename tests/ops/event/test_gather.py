@@ -78,6 +78,16 @@ def test_products_share_a_list(device):
         assert torch.equal(shared, gather.event_matvec(payload, w))
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("d_out", [40, 700])
+def test_parts_add_up_to_the_product(d_out, device):
+    payload, weights = make(300, d_out, 0.3, device=device)
+    parts = gather.event_matvec_in_parts(payload, weights)
+    assert parts.shape == (gather.launch_of(300, d_out).parts, d_out)
+    whole = gather.event_matvec(payload, weights)
+    torch.testing.assert_close(parts.sum(0), whole, atol=1e-4, rtol=1e-5)
+
+
 @pytest.mark.parametrize("launch", [(64, 1, 256, 8), (64, 4, 128, 4), (32, 3, 16, 4)])
 def test_every_launch_computes_the_same(launch, monkeypatch):
     monkeypatch.setattr(gather, "launch_of", lambda *_: gather.Launch(*launch))
@@ -96,7 +106,8 @@ def test_the_operators_are_registered_as_torch_wants_them():
     payload += 25  # all fire: places of the list that are not written cannot be compared
     torch.library.opcheck(gather._fired_channels, (payload,))
     fired = gather.fired_channels(payload)
-    torch.library.opcheck(gather._event_matvec, (payload, fired, weights.data, weights.scale))
+    for operator in (gather._event_matvec, gather._event_matvec_in_parts):
+        torch.library.opcheck(operator, (payload, fired, weights.data, weights.scale))
 
 
 def test_without_a_gpu_no_list_is_wanted():

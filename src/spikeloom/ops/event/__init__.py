@@ -57,10 +57,13 @@ def skips_silent_rows(device: torch.device) -> bool:
 def matvec_in_parts(payload: Tensor, weights: InputMajor) -> Tensor:
     """The same product for few channels, `[parts, d_out]`: who reads it adds the parts up.
 
-    One launch on a GPU, which torch.compile and CUDA graphs take; ask `skips_silent_rows` first.
+    One launch on a GPU, or two where a list of many channels is worth its own, which torch.compile
+    and CUDA graphs take; ask `skips_silent_rows` first.
     """
-    from spikeloom.ops.event import skip
+    from spikeloom.ops.event import gather, skip
 
+    if weights.d_in >= 2 * weights.d_out:
+        return gather.event_matvec_in_parts(payload, weights)
     return skip.skipping_matvec(payload, weights)
 
 

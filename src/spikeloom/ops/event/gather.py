@@ -41,8 +41,14 @@ class Launch(NamedTuple):
 
 
 def launch_of(d_in: int, d_out: int) -> Launch:
-    """Measured on an H100 (`benchmarks/sweep_gather.py`): few outputs make too few programs."""
-    return Launch(64, 1, 256, 8) if d_out >= 2 * d_in else Launch(64, 4, 128, 4)
+    """Measured on an H100 and an H200 (`benchmarks/sweep_gather.py`).
+
+    Few outputs make too few programs: then the list is cut into parts, too. Where all parts
+    together are no more than the multiprocessors, each takes twice as many rows at once.
+    """
+    if d_out >= 2 * d_in:
+        return Launch(64, 1, 256, 8)
+    return Launch(64, 4, 256, 8) if d_in >= 8192 and d_out <= 2048 else Launch(64, 4, 128, 4)
 
 
 def fired_channels(payload: Tensor) -> Tensor:
@@ -66,6 +72,12 @@ def event_matvec(payload: Tensor, weights: InputMajor, fired: Tensor | None = No
     payload = payload.contiguous()
     fired = _fired_channels(payload) if fired is None else fired
     return _event_matvec(payload, fired, weights.data, weights.scale)
+
+
+def event_matvec_in_parts(payload: Tensor, weights: InputMajor) -> Tensor:
+    """The same, `[parts, d_out]` float32: whoever reads the parts adds them up."""
+    payload = payload.contiguous()
+    return _event_matvec_in_parts(payload, _fired_channels(payload), weights.data, weights.scale)
 
 
 @torch.library.custom_op(
@@ -93,11 +105,41 @@ def _fired_channels_fake(payload):  # type: ignore[no-untyped-def]
     schema="(Tensor payload, Tensor fired, Tensor data, Tensor scale) -> Tensor",
 )
 def _event_matvec(payload, fired, data, scale):  # type: ignore[no-untyped-def]
-    d_out = data.shape[1]
-    launch, early = launch_of(*data.shape), _early(payload)
     y = _event_matvec_fake(payload, fired, data, scale)
-    parts = y if launch.parts == 1 else y.new_empty(launch.parts, d_out)
-    with torch.cuda.device_of(y):
+    if launch_of(*data.shape).parts == 1:
+        _ask(payload, fired, data, scale, y)
+    else:
+        parts = _in_parts_fake(payload, fired, data, scale)
+        _ask(payload, fired, data, scale, parts)
+        add_up(parts, y)
+    return y
+
+
+@_event_matvec.register_fake
+def _event_matvec_fake(payload, fired, data, scale):  # type: ignore[no-untyped-def]
+    return payload.new_empty(data.shape[1], dtype=torch.float32)
+
+
+@torch.library.custom_op(
+    "spikeloom::event_matvec_in_parts",
+    mutates_args=(),
+    schema="(Tensor payload, Tensor fired, Tensor data, Tensor scale) -> Tensor",
+)
+def _event_matvec_in_parts(payload, fired, data, scale):  # type: ignore[no-untyped-def]
+    parts = _in_parts_fake(payload, fired, data, scale)
+    _ask(payload, fired, data, scale, parts)
+    return parts
+
+
+@_event_matvec_in_parts.register_fake
+def _in_parts_fake(payload, fired, data, scale):  # type: ignore[no-untyped-def]
+    shape = launch_of(*data.shape).parts, data.shape[1]
+    return payload.new_empty(shape, dtype=torch.float32)
+
+
+def _ask(payload: Tensor, fired: Tensor, data: Tensor, scale: Tensor, parts: Tensor) -> None:
+    launch, d_out = launch_of(*data.shape), data.shape[1]
+    with torch.cuda.device_of(parts):
         _gather[(triton.cdiv(d_out, launch.columns), launch.parts)](
             payload,
             fired,
@@ -112,22 +154,15 @@ def _event_matvec(payload, fired, data, scale):  # type: ignore[no-untyped-def]
             ROWS=launch.rows,
             COLUMNS=launch.columns,
             num_warps=launch.warps,
-            **early,
+            **_early(payload),
         )
-        if launch.parts > 1:
-            add_up(parts, y)
-    return y
 
 
 def add_up(parts: Tensor, y: Tensor) -> None:
     """Parts `[parts, d_out]` into `y` `[d_out]`, in a launch of its own."""
     blocks = triton.cdiv(y.numel(), ADDED.value)
-    _add[(blocks,)](parts, y, y.numel(), parts.shape[0], num_warps=4, **_early(parts))
-
-
-@_event_matvec.register_fake
-def _event_matvec_fake(payload, fired, data, scale):  # type: ignore[no-untyped-def]
-    return payload.new_empty(data.shape[1], dtype=torch.float32)
+    with torch.cuda.device_of(y):
+        _add[(blocks,)](parts, y, y.numel(), parts.shape[0], num_warps=4, **_early(parts))
 
 
 def _early(payload: Tensor) -> dict[str, Any]:
