@@ -19,8 +19,8 @@ import torch
 from spikeloom.bench import attention
 from spikeloom.bench.timing import time_cuda
 from spikeloom.ops import launches
-from spikeloom.ops.attention import fused, naive
-from spikeloom.ops.attention.fused import Launch
+from spikeloom.ops.attention import fused, naive, passes
+from spikeloom.ops.attention.passes import Launch
 from spikeloom.ops.launches import Launches
 
 SIZE = (8, 12, 4096, 64)
@@ -35,7 +35,7 @@ def programs(walk=None, resume=None, gather=None):
     given = {"walk": walk, "resume": resume, "gather": gather}
     return {
         mode: table if given[mode] is None else {**table, WIDTH: Launch(*given[mode])}
-        for mode, table in fused.LAUNCHES.items()
+        for mode, table in passes.LAUNCHES.items()
     }
 
 
@@ -101,7 +101,7 @@ def under(choice, work):
     def run():
         with ExitStack() as stack:
             for name, value in choice.items():
-                stack.enter_context(patch.object(fused, name, value))
+                stack.enter_context(patch.object(passes, name, value))
             return work()
 
     return run

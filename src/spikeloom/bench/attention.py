@@ -146,10 +146,10 @@ def check(device: str = "cuda", dtype: torch.dtype = torch.bfloat16, K: int = 64
     Raises:
         RuntimeError: with the size, the tensor and its error.
     """
-    from spikeloom.ops.attention import fused
+    from spikeloom.ops.attention import passes
 
     check_timed(device, dtype, K)
-    with patch.object(fused, "WALKERS", 10**9):
+    with patch.object(passes, "WALKERS", 10**9):
         compare_with_naive(checked_inputs(device, dtype, K, strength=0.3), None, "in segments")
     inputs = checked_inputs(device, dtype, K, strength=30.0, state=True)
     compare_with_naive(inputs, torch.rand(1, CHECKED) < 5 / CHECKED, "resets, strong decays")
@@ -161,9 +161,9 @@ def check_timed(device: str = "cuda", dtype: torch.dtype = torch.bfloat16, K: in
     Raises:
         RuntimeError: as `check`.
     """
-    from spikeloom.ops.attention import fused
+    from spikeloom.ops.attention import passes
 
-    with patch.object(fused, "WALKERS", 0):
+    with patch.object(passes, "WALKERS", 0):
         inputs = checked_inputs(device, dtype, K, strength=0.3)
         compare_with_naive(inputs, None, "one walk", last=False)
 

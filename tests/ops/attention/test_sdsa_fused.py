@@ -6,6 +6,7 @@ import torch
 from spikeloom.ops.attention import _fits, naive, sdsa
 
 fused = pytest.importorskip("spikeloom.ops.attention.fused", reason="triton is not installed")
+passes = pytest.importorskip("spikeloom.ops.attention.passes", reason="triton is not installed")
 
 GPU = torch.cuda.is_available()
 DEVICES = [
@@ -23,8 +24,8 @@ NAMES = ("out", "last", "dq", "dk", "dv", "d log_decay", "d initial_state")
 def order(request, monkeypatch):
     """Both ways to bring states to the chunks, whatever the number of heads."""
     if not GPU:
-        monkeypatch.setattr(fused, "SEGMENT", 2)
-    monkeypatch.setattr(fused, "WALKERS", 0 if request.param == "walk" else 10**9)
+        monkeypatch.setattr(passes, "SEGMENT", 2)
+    monkeypatch.setattr(passes, "WALKERS", 0 if request.param == "walk" else 10**9)
 
 
 def draw(L, B=1, H=2, K=16, V=32, dtype=torch.float32, device="cpu", decay=1.0):
