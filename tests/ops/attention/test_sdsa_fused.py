@@ -16,7 +16,9 @@ DEVICES = [
 # Two segments, the last of which is not full; interpreted, segments are two chunks long.
 LONG = 530 if GPU else 150
 # Half precision rounds as bf16 does, only finer; the interpreter has no bf16 products.
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+# The gradient of the log decay is a sum of differences that nearly cancel: rounding alone, done by
+# hand in torch, makes up to 0.9% of it in bf16 over 530 tokens, depending on the draw.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 NAMES = ("out", "last", "dq", "dk", "dv", "d log_decay", "d initial_state")
 
 

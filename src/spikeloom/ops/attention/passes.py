@@ -39,7 +39,12 @@ class Launch(NamedTuple):
 # By width of the columns. Walkers are few: narrow blocks give more of them.
 RESUME = {16: Launch(16, 4, 2), 32: Launch(32, 4, 2), 64: Launch(64, 4, 2), 128: Launch(64, 4, 2)}
 LAUNCHES = {
-    "walk": {16: Launch(16, 4, 3), **dict.fromkeys((32, 64, 128), Launch(32, 4, 3))},
+    "walk": {
+        16: Launch(16, 4, 3),
+        32: Launch(32, 4, 3),
+        64: Launch(64, 4, 3),
+        128: Launch(32, 4, 3),
+    },
     "resume": RESUME,
     "gather": RESUME,
 }
