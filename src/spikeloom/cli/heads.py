@@ -27,7 +27,8 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="CKPT",
-        help="Start on this model's weights (with --task: its backbone), with its tokenizer.",
+        help="Start on this model's weights (with --task: its backbone), with its tokenizer; a "
+        "dense twin's too: its neurons are then new.",
     ),
 ]
 BothWays = Annotated[
