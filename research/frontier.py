@@ -1,10 +1,8 @@
 """Draw the gap over the active share: `python research/frontier.py FILE.png`.
 
-Gap: perplexity above that of the dense twin on the same tokens. Every run of the folders below that
-fired for less than 0.5 is a point; the runs of a folder share tokens, data and recipe, and a folder
-without a dense run of its own is measured against that of another. `taught` runs learned from the
-dense twin, which would itself gain by that: they have a second point, against a twin that was
-taught, too.
+Gap: perplexity above that of the dense twin on the same tokens, with the learning rate that suited
+each best where several were tried. Points
+that a line joins differ in the target of the active share alone.
 """
 
 from __future__ import annotations
@@ -12,58 +10,98 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from spikeloom.evaluation import pictures
 
 RUNS = Path(__file__).parent / "runs"
-SERIES = {  # label: folders, the one with the dense twin first
-    "15m, 100 M tokens": ("2026-11-22-15m", "2026-11-21-15m", "2026-11-22-fine"),
-    "6m, 24 M tokens": ("2026-11-22-gap-6m",),
-}
 
 
-def points(folders: tuple[str, ...]) -> list[tuple[str, float, float]]:
+DAY = "2026-11-22"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Dense runs, each with the spiking runs that are measured against it; files under `runs`,
+    without `.json`."""
+
+    label: str
+    runs: dict[str, tuple[str, ...]]
+    style: str = "o-"
+
+
+SERIES = (
+    Series(
+        "6m, 24 M tokens",
+        {f"{DAY}-muon-6m/dense-m20": (f"{DAY}-muon-6m/s29-m20", f"{DAY}-muon-6m/s20-m20")},
+    ),
+    Series(
+        "15m, 72 M tokens, two seeds",
+        {
+            f"{DAY}-15m-72M/dense-{i}": (f"{DAY}-15m-72M/s29-{i}", f"{DAY}-15m-72M/s20-{i}")
+            for i in (0, 1)
+        },
+    ),
+    Series("125m, 36 M tokens", {f"{DAY}-125m-36M/dense": (f"{DAY}-125m-36M/s29",)}, "D"),
+    Series(
+        "6m, 24 M tokens, AdamW",
+        {f"{DAY}-muon-6m/dense-a4": (f"{DAY}-muon-6m/s29-a4", f"{DAY}-muon-6m/s20-a4")},
+        "o--",
+    ),
+    Series(
+        "15m, 100 M tokens, AdamW, today's neurons",
+        {f"{DAY}-15m/dense.train": (f"{DAY}-fine/fine-warm40.train",)},
+        "s",
+    ),
+    Series(
+        "15m, 100 M tokens, AdamW, earlier neurons",
+        {
+            "2026-11-21-15m/dense.train": (
+                "2026-11-21-15m/fire6.train",
+                "2026-11-21-15m/fire6-head2-hidden127.train",
+            ),
+            f"{DAY}-15m/dense.train": (f"{DAY}-15m/default.train", f"{DAY}-15m/warm75.train"),
+        },
+        "x",
+    ),
+)
+
+
+def report(run: str) -> dict[str, float]:
+    """What training said of a run, whichever script kept it."""
+    found = json.loads((RUNS / f"{run}.json").read_text("utf-8"))
+    return found.get("train", found)
+
+
+def points(dense: str, spiking: tuple[str, ...]) -> list[tuple[str, float, float]]:
     """Name, active share and gap in percent of the spiking runs."""
-    reports = {
-        file.name.removesuffix(".train.json"): json.loads(file.read_text())
-        for folder in reversed(folders)
-        for file in sorted((RUNS / folder).glob("*.train.json"))
-    }
-    found = []
-    for name, report in reports.items():
-        share = report["eval_active_share"]
-        if share > 0.5:
-            continue
-        found.append((name, share, gap(report, reports["dense"])))
-        if name.startswith("taught"):
-            found.append((f"{name}, twin taught too", share, gap(report, reports["dense-taught"])))
-    return sorted(found, key=lambda point: point[1])
-
-
-def gap(report: dict[str, float], twin: dict[str, float]) -> float:
-    return 100 * (math.exp(report["eval_loss"] - twin["eval_loss"]) - 1)
+    twin, rows = report(dense)["eval_loss"], {run: report(run) for run in spiking}
+    return [
+        (run, row["eval_active_share"], 100 * math.expm1(row["eval_loss"] - twin))
+        for run, row in rows.items()
+    ]
 
 
 def main() -> None:
     figure = pictures.blank_figure(8.0, 4.6)
     (axes,) = figure.axes
     print("| series | run | active share | gap in perplexity |\n|---|---|---:|---:|")
-    for (label, folders), colour in zip(SERIES.items(), pictures.COLOURS, strict=False):
-        found = points(folders)
-        axes.plot(
-            [s for _, s, _ in found], [g for _, _, g in found], "o", color=colour, label=label
-        )
-        for name, share, percent in found:
-            axes.annotate(name, (share, percent), (5, 3), textcoords="offset points", fontsize=7)
-            print(f"| {label} | {name} | {share:.3f} | {percent:+.1f}% |")
-    axes.axhline(3, color="grey", lw=0.8, ls=":")
-    axes.axvline(0.2, color="grey", lw=0.8, ls=":")
-    axes.set_xlim(0.17, 0.34)
-    axes.set_ylim(0)
+    for series, colour in zip(SERIES, pictures.COLOURS, strict=True):
+        label: str | None = series.label
+        for dense, spiking in series.runs.items():
+            found = points(dense, spiking)
+            shares, gaps = [share for _, share, _ in found], [gap for _, _, gap in found]
+            axes.plot(shares, gaps, series.style, color=colour, label=label, ms=5, lw=1)
+            label = None  # once in the legend
+            for run, share, gap in found:
+                print(f"| {series.label} | {run} | {share:.3f} | {gap:+.1f}% |")
+    axes.plot([0.2], [3], "*", color="grey", ms=11, ls="none", label="goal: 3% at 0.20")
+    axes.set_xlim(0.18, 0.34)
+    axes.set_ylim(0, 32)
     axes.set_xlabel("active share (head included)")
     axes.set_ylabel("perplexity above the dense twin's (%)")
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(frameon=False, loc="upper right", fontsize=8)
     pictures.save(figure, Path(sys.argv[1]))
 
 

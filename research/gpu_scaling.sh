@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Loss against parameters and tokens on a machine with GPUS GPUs: research/scaling.py, a share each.
 # usage: SECONDS_LEFT=S [GPUS=4] research/gpu_scaling.sh DATA_DIR OUT_DIR
-# DATA_DIR as for gpu_15m.sh. JSONs that lie in research/runs/scaling are not trained again; new
-# ones come back in OUT_DIR/results.tar.gz.
+# DATA_DIR holds books-*.jsonl.xz, wikipedia-articles.jsonl.xz, tinystories.jsonl.xz and valid-*.
+# JSONs that lie in research/runs/scaling are not trained again; new ones come back in
+# OUT_DIR/results.tar.gz.
 set -u
 data=$1; out=$2
 export PYTHONPATH=${SRC:-src}${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
