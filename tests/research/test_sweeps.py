@@ -1,0 +1,73 @@
+"""Plans of research/sweeps are ones that `spikeloom train` takes; pictures find their runs."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from spikeloom.config import load_config
+from spikeloom.training.twin import twin_of
+
+RESEARCH = Path(__file__).parents[2] / "research"
+PLANS = sorted((RESEARCH / "sweeps").glob("*.yaml"))
+
+
+def script(name):
+    specification = importlib.util.spec_from_file_location(name, RESEARCH / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # dataclasses ask for it
+    specification.loader.exec_module(module)
+    return module
+
+
+sweep, frontier, touched = (script(name) for name in ("sweep", "frontier", "touched"))
+
+
+@pytest.mark.parametrize("file", PLANS, ids=lambda file: file.stem)
+def test_a_plan_is_made_of_configs_that_load(file):
+    for run in sweep.read_plan(file):
+        config = twin_of(load_config(run.preset, run.settings), run.twin)
+        assert config.model.spiking == (run.twin != "dense")
+
+
+def test_a_run_waits_only_for_those_before_it(tmp_path):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("preset: spikeloom-1m\nmax_tokens: 8\nruns: {a: {teacher: b}, b: {}}\n")
+    with pytest.raises(SystemExit, match="a needs b, which does not stand before it"):
+        sweep.read_plan(plan)
+
+
+def test_a_twin_differs_in_one_word():
+    rows = dict.fromkeys(("dense-m10", "from-dense-m5", "s20-m10", "from-s20-m5", "f4-s20-m10"))
+    twins = {name: sweep.twin_name(name, rows) for name in rows}
+    assert twins["s20-m10"] == "dense-m10"
+    assert twins["from-s20-m5"] == "from-dense-m5"
+    assert twins["f4-s20-m10"] is None
+
+
+def test_gaps_are_those_of_the_runs():
+    series = {s.label: s for s in frontier.SERIES}["125m, 36 M tokens"]
+    ((dense, spiking),) = series.runs.items()
+    ((_, share, gap),) = frontier.points(dense, spiking)
+    one, other = (
+        json.loads((frontier.RUNS / f"{n}.json").read_text())["train"] for n in (*spiking, dense)
+    )
+    assert share == one["eval_active_share"]
+    ratio = one["eval_loss"] - other["eval_loss"]
+    assert ratio < gap / 100 < ratio + ratio**2  # exp(x) - 1 of a small x
+    for series in frontier.SERIES:
+        for runs in series.runs.items():
+            assert all(0 < share < 0.5 for _, share, _ in frontier.points(*runs))
+
+
+def test_weights_touched_are_those_that_eval_reports():
+    file = touched.MUON[0] / "s20-m20.json"
+    reported = json.loads(file.read_text())["texts"]["tinystories"]
+    assert touched.WEIGHTS["6m"] == reported["synops"]["weights"]
+    share = reported["synops"]["weights_touched"] / reported["synops"]["weights"]
+    assert share == pytest.approx(reported["active_share"], rel=1e-6)
+    for runs in touched.PANELS.values():
+        points = [touched.point(*run) for run in runs]
+        assert {p.share == 1 for p in points} == {True, False}
