@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # What the seed models want of a GPU machine; about 40 s a model where not said otherwise.
 # usage: research/gpu_seeds.sh DATA OUT STEP...
-#   sam        real-sam-v4 on tinystories alone (stories), and with other text (mixed)
+#   sam        real-sam-v4 on stories and other text, then on the stories alone; 5 minutes on an H200
 #   one-step   one training step of pulse-1b: memory, tokens/s
 #   pulse      flow-15m, pulse-15m and pulse-v2-15m, the same steps
 #   hybrids    the four questions of docs/models/hybrids.md: 11 models, shared out to all GPUs
-# DATA has the files of tinystories, fairytale-qa and books in folders of these names; OUT gets
-# JSON and Markdown (hybrids: two files; pulse and sam: an archive each). STEPS and SET change the runs
-# of pulse and hybrids, as in STEPS=20 SET="--set training.compile=false"; RUNS, PASSES (of the stories),
-# MINUTES and SAM those of sam, as in RUNS=stories PASSES=6 SAM="--set training.learning_rate=2e-2".
+# DATA has the files of tinystories, fairytale-qa and books in folders of these names, and for sam those of
+# wikipedia-leads; OUT gets JSON and Markdown (hybrids: two files; pulse and sam: an archive each). STEPS and
+# SET change the runs of pulse and hybrids, as in STEPS=20 SET="--set training.compile=false"; those of sam:
+# MINUTES (of the first stage), TOKENS (of the second), SAM (settings of both) and WORDS, the text that its
+# tokenizer learns from. A perplexity per token goes with a tokenizer: compare bits per byte where WORDS differ.
 set -u
 data=$1; out=$2; shift 2
 export PYTHONPATH=${SRC:-src}${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
@@ -24,28 +25,27 @@ pack() {  # one tokenizer and one stream for all; documents shuffled
     $spikeloom data prepare "$everything" --preset minimal-transformer --seed 0 --out "$work/data"
 }
 
-sam() {  # PASSES times the stories' 2.15 M tokens, and as much other text if mixed
-  local words=$work/words passes=${PASSES:-12}
-  [ -e "$words" ] || $spikeloom tokenizer train --data "$stories/train.jsonl.xz" --out "$words"
-  for name in ${RUNS:-stories mixed}; do
-    local text=$stories/train.jsonl.xz tokens=${TOKENS:-$((passes * 2150000))}
-    if [ $name = mixed ]; then
-      for ((i = 1; i < passes / 2; i++)); do text=$text,$stories/train.jsonl.xz; done
-      text=$text,$tales/train-stories.jsonl.xz,$books/train-00.jsonl.xz tokens=$((2 * tokens))
-    fi
-    $spikeloom train real-sam-v4 --data "$text" --eval-data "$stories/valid.jsonl" --tokenizer "$words" \
-      --out "$work/sam-$name" --max-tokens $tokens --max-minutes ${MINUTES:-4} --set training.batch_size=64 \
-      --set training.compile=true --set training.checkpoint_every=1000 --set training.log_every=100 \
-      --set training.sample_every=0 ${SAM:-} --json "$work/sam-$name.train.json"
-    for context in 64 256; do
-      $spikeloom eval "$work/sam-$name" --data "$stories/valid.jsonl" --context $context \
-        --batch-size 256 --json "$work/sam-$name.$context.json" > "$work/eval.txt"
-      head -6 "$work/eval.txt"
-    done
-    cp "$work/sam-$name/trainer_state.json" "$work/sam-$name.state.json"
-    $spikeloom slim "$work/sam-$name" --out "$work/sam-$name-slim"
-    tar -C "$work" -czf "$out/sam-$name.tar.gz" sam-$name-slim $(cd "$work" && ls -- sam-$name.*.json)
+sam() {  # 3.2 minutes were 91.9 M tokens on a shared H200; 17.2 M are eight passes over the stories
+  local words=$work/words text=$stories/train.jsonl.xz leads=$data/wikipedia-leads/train.jsonl.xz
+  local mix=$text,$text,$text,$tales/train-stories.jsonl.xz,$leads,$books/train-00.jsonl.xz
+  local both="--eval-data $stories/valid.jsonl --set training.batch_size=256 --set training.compile=true
+    --set training.sample_every=0 --set training.log_every=100"
+  [ -e "$words" ] || $spikeloom tokenizer train --out "$words" \
+    --data "${WORDS:-$text,$leads,$books/train-00.jsonl.xz}"
+  $spikeloom train real-sam-v4 --tokenizer "$words" --data "$mix" --out "$work/sam-mix" $both \
+    --max-minutes "${MINUTES:-3.2}" --set training.checkpoint_every=100000 ${SAM:-} \
+    --json "$work/sam-mix.train.json" &&
+  $spikeloom train real-sam-v4 --from "$work/sam-mix" --data "$text" --out "$work/sam" $both \
+    --max-tokens "${TOKENS:-17200000}" --set training.checkpoint_every=250 \
+    --set training.learning_rate=1.5e-2 --set training.weight_decay=0.4 ${SAM:-} \
+    --json "$work/sam.train.json" || return
+  for context in 64 256; do
+    $spikeloom eval "$work/sam" --data "$stories/valid.jsonl" --context $context \
+      --batch-size 256 --json "$work/sam.$context.json" > "$work/eval.txt"
+    head -6 "$work/eval.txt"
   done
+  $spikeloom slim "$work/sam" --out "$work/sam-slim"
+  tar -C "$work" -czf "$out/sam.tar.gz" sam-slim $(cd "$work" && ls -- sam*.json)
 }
 
 one_step() {

@@ -97,6 +97,33 @@ def test_more_sequences_than_run_side_by_side(monkeypatch):
     assert len(grids) == 3
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="no GPU")
+def test_a_recorded_graph_waits_anew_each_time():
+    """What is not yet there is marked again in every replay, so none hears spikes of the last."""
+    x, weight, beta, v, s = draw(20, 40, 64, "cuda")
+
+    def both_ways():
+        spikes, last, charged = recurrent_scan.recurrent_scan(
+            x, weight, beta, v, s, None, 1.0, "atan"
+        )
+        gradient = recurrent_scan.recurrent_scan_backward(
+            x, last, charged, weight, beta, None, 1.0, "atan"
+        )
+        return spikes, charged, gradient
+
+    both_ways()  # compiles, which cannot be recorded
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = both_ways()
+    for _ in range(3):
+        x.copy_(torch.randn_like(x))
+        graph.replay()
+        for got, wanted in zip(recorded, both_ways(), strict=True):
+            assert torch.equal(got, wanted)
+
+
 def test_the_operators_are_registered_as_torch_wants_them():
     x, weight, beta, v, s = (t.requires_grad_() for t in draw(2, 2, 20))
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
