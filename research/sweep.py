@@ -29,6 +29,7 @@ from typing import Any
 import yaml
 
 CLI = [sys.executable, "-m", "spikeloom.cli"]
+WEIGHTS = "model.safetensors"
 KEPT = ("tokens", "loss", "perplexity", "bits_per_byte", "active_share", "channel_rate", "synops")
 
 
@@ -94,7 +95,10 @@ class Sweep:
         self.runs = read_plan(options.plan)
         wanted = options.only or [run.name for run in self.runs]
         self.queue: SimpleQueue[Run] = SimpleQueue()
+        if unknown := set(wanted) - {run.name for run in self.runs}:
+            raise SystemExit(f"{options.plan} has no run {', '.join(sorted(unknown))}")
         self.over = {run.name: threading.Event() for run in self.runs}
+        self.failed: list[str] = []
         for run in self.runs:
             if run.name in wanted and not self._json(run).exists():
                 self.queue.put(run)
@@ -102,17 +106,12 @@ class Sweep:
                 self.over[run.name].set()
 
     def go(self) -> None:
-        gpus: list[int | None] = [i % max(self.options.gpus, 1) for i in range(self._workers())]
-        if not self.options.gpus:
-            gpus = [None]
+        gpus = [*range(self.options.gpus)] * self.options.per_gpu or [None]
         threads = [threading.Thread(target=self._work, args=(gpu,)) for gpu in gpus]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-
-    def _workers(self) -> int:
-        return max(self.options.gpus * self.options.per_gpu, 1)
 
     def _work(self, gpu: int | None) -> None:
         while True:
@@ -120,34 +119,48 @@ class Sweep:
                 run = self.queue.get_nowait()
             except Empty:
                 return
-            for needed in {run.start, run.teacher} - {None}:
-                self.over[str(needed)].wait()
             try:
-                self._run(run, gpu)
-            finally:
-                self.over[run.name].set()
+                why = self._waited_in_vain(run) or self._run(run, gpu)
+            except Exception as error:  # the other runs go on
+                why = repr(error)
+            if why:
+                self.failed.append(run.name)
+                print(f"{run.name}: {why}", flush=True)
+            self.over[run.name].set()
 
-    def _run(self, run: Run, gpu: int | None) -> None:
+    def _waited_in_vain(self, run: Run) -> str | None:
+        for needed in {run.start, run.teacher} - {None}:
+            self.over[str(needed)].wait()
+            if needed in self.failed or not (self.options.work / str(needed) / WEIGHTS).exists():
+                return f"needs {needed}, whose weights are not in {self.options.work}"
+        return None
+
+    def _run(self, run: Run, gpu: int | None) -> str | None:
+        """Train and evaluate; what went wrong, if anything did."""
         options, began = self.options, time.monotonic()
         report = options.work / f"{run.name}.train.json"
         command = run.command(
             options.data, options.eval_data, options.work, options.set, options.max_tokens
         )
         log = options.work / f"{run.name}.log"
-        if not self._call([*command, "--json", str(report)], log, gpu):
-            print(f"{run.name}: failed or cut, see {log}", flush=True)
-            return
+        done = report.exists()  # trained before, and cut while it was evaluated
+        if not done and not self._call([*command, "--json", str(report)], log, gpu):
+            return f"failed or cut, see {log}"
+        texts = {name: self._evaluated(run, file, log, gpu) for name, file in options.texts}
+        if None in texts.values():
+            return f"trained, not evaluated, see {log}"
         found = {
             "name": run.name,
             "command": shlex.join(["spikeloom", *command[3:]]),
             "commit": options.commit,
             "train": json.loads(report.read_text("utf-8")),
-            "texts": {name: self._evaluated(run, file, log, gpu) for name, file in options.texts},
+            "texts": texts,
         }
         self._json(run).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
         loss, share = (found["train"][f"eval_{key}"] for key in ("loss", "active_share"))
         seconds = time.monotonic() - began
         print(f"{run.name}: {loss:.3f} at {share:.3f}, {seconds:.0f} s", flush=True)
+        return None
 
     def _evaluated(self, run: Run, file: str, log: Path, gpu: int | None) -> dict[str, Any] | None:
         out = self.options.work / f"{run.name}.eval.json"
@@ -185,15 +198,21 @@ def visible(gpu: int) -> str:
 
 def table(folder: Path) -> None:
     """Every run of a folder beside its dense twin (`twin_name`)."""
-    rows = {f.stem: json.loads(f.read_text("utf-8")) for f in sorted(folder.glob("*.json"))}
+    reports = {f: json.loads(f.read_text("utf-8")) for f in sorted(folder.glob("*.json"))}
+    rows = {  # runs from before there was a sweep.py have training's report alone
+        f.stem.removesuffix(".train"): report.get("train", report)
+        for f, report in reports.items()
+        if "eval_loss" in report.get("train", report)
+    }
+    if not rows:
+        raise SystemExit(f"{folder}: no runs")
     print("| run | tokens | held-out loss | perplexity | gap | active share |")
     print("|---|---:|---:|---:|---:|---:|")
-    for name, row in rows.items():
-        train = row["train"]
+    for name, train in rows.items():
         loss, twin = train["eval_loss"], rows.get(twin_name(name, rows) or "")
         gap = ""
-        if twin is not None and twin is not row:
-            gap = f"{100 * (math.exp(loss - twin['train']['eval_loss']) - 1):+.1f}%"
+        if twin is not None and twin is not train:
+            gap = f"{100 * (math.exp(loss - twin['eval_loss']) - 1):+.1f}%"
         cells = (name, f"{train['tokens'] / 1e6:.0f} M", f"{loss:.3f}", f"{math.exp(loss):.2f}")
         print(f"| {' | '.join(cells)} | {gap} | {train['eval_active_share']:.3f} |")
 
@@ -236,7 +255,10 @@ def main() -> None:
 def _run(options: argparse.Namespace) -> None:
     for folder in (options.work, options.out):
         folder.mkdir(parents=True, exist_ok=True)
-    Sweep(options).go()
+    sweep = Sweep(options)
+    sweep.go()
+    if sweep.failed:
+        raise SystemExit(f"not done: {', '.join(sweep.failed)}")
 
 
 def _texts(given: str) -> list[list[str]]:
@@ -244,7 +266,8 @@ def _texts(given: str) -> list[list[str]]:
 
 
 def _commit() -> str | None:
-    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    asked += ["--exclude", "*"]
     found = subprocess.run(asked, capture_output=True, text=True)
     return found.stdout.strip() or None
 

@@ -39,6 +39,43 @@ def test_a_run_waits_only_for_those_before_it(tmp_path):
         sweep.read_plan(plan)
 
 
+PLAN = "preset: spikeloom-1m\nmax_tokens: 8\nruns: {a: {}, b: {teacher: a}, c: {}}\n"
+
+
+def swept(tmp_path, monkeypatch, *more, fails="a"):
+    """The runs that `run` made of PLAN, where training the one that fails ends badly."""
+
+    def call(self, command, log, gpu):
+        name = Path(command[command.index("--json") + 1]).name.split(".")[0]
+        if name == fails:
+            return False
+        (tmp_path / "work" / name).mkdir(exist_ok=True)
+        (tmp_path / "work" / name / sweep.WEIGHTS).touch()
+        report = {"eval_loss": 1.0, "eval_active_share": 0.5, "tokens": 8}
+        Path(command[command.index("--json") + 1]).write_text(json.dumps(report))
+        return True
+
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    monkeypatch.setattr(sweep.Sweep, "_call", call)
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    asked = ["sweep.py", "run", str(tmp_path / "plan.yaml"), "--data", "x", "--eval-data", "y"]
+    monkeypatch.setattr(sys, "argv", [*asked, *places, *more])
+    sweep.main()
+
+
+def test_what_needs_a_run_that_failed_is_not_begun(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="not done: a, b"):
+        swept(tmp_path, monkeypatch)
+    assert [f.name for f in (tmp_path / "out").iterdir()] == ["c.json"]
+    swept(tmp_path, monkeypatch, fails=None)  # the others are made up for
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_a_run_that_the_plan_has_not_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="has no run d"):
+        swept(tmp_path, monkeypatch, "--only", "d")
+
+
 def test_a_twin_differs_in_one_word():
     rows = dict.fromkeys(("dense-m10", "from-dense-m5", "s20-m10", "from-s20-m5", "f4-s20-m10"))
     twins = {name: sweep.twin_name(name, rows) for name in rows}

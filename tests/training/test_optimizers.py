@@ -6,7 +6,11 @@ import pytest
 import torch
 from tiny_runs import run_of
 
-from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
+from spikeloom.model import (
+    SpikeloomConfig,
+    SpikeloomForCausalLM,
+    SpikeloomForTokenClassification,
+)
 from spikeloom.training.optimizers import JointOptimizer, make_optimizer, parameter_groups
 
 
@@ -37,6 +41,27 @@ def test_every_parameter_is_in_one_group(tied):
     assert all(p.ndim < 2 for p in vectors)
     words = {"model.decoder.embed_tokens.weight"} | (set() if tied else {"lm_head.weight"})
     assert names_of(model, embeddings) == words
+
+
+def test_a_classifier_is_a_head():
+    config = SpikeloomConfig.from_architecture(run_of().model)
+    model = SpikeloomForTokenClassification(config)
+    _, embeddings, _ = parameter_groups(model)
+    assert "classifier.weight" in names_of(model, embeddings)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_muon_does_without_what_is_frozen(dimensions):
+    model = model_of()
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.ndim == dimensions)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = make_optimizer(model, run_of(optimizer="muon").training)
+    backward(model)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        moved = p.grad is not None and bool(p.grad.any())
+        assert torch.equal(p, before[name]) != moved, name
 
 
 def test_frozen_parameters_are_left_out():

@@ -134,6 +134,18 @@ def language_model(tmp_path_factory):
     return train(parse_run(tree), str(folder / "text.txt"), folder / "run").directory
 
 
+def test_a_spiking_tagger_starts_on_a_dense_language_model(data, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    model = {**MODEL, "spiking": False}
+    tree = {"model": model, "tokenizer": {"kind": "char", "vocab_size": 300}, "training": TRAINING}
+    dense = train(parse_run(tree), str(tmp_path / "text.txt"), tmp_path / "dense").directory
+    train_tagger(run_of(max_steps=1, learning_rate=1e-9), data, tmp_path / "run", start=dense)
+    before, after = weights_of(dense), weights_of(tmp_path / "run")
+    assert any("neuron.bias" in name for name in after.keys() - before.keys())
+    name = "model.decoder.layers.0.blocks.0.mixer.q_proj.weight"
+    torch.testing.assert_close(after[name], before[name])
+
+
 def test_a_tagger_starts_on_a_language_model(language_model, data, tmp_path):
     run = run_of(max_steps=1, learning_rate=1e-9)
     train_tagger(run, data, tmp_path / "run", start=language_model)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from spikeloom.errors import ConfigError
-from spikeloom.inference.step_products import GIVEN, with_products
+from spikeloom.inference.step_products import GIVEN, Shared, with_products
 from spikeloom.model import SpikeloomForCausalLM
 from spikeloom.model.state import LayerState, TokenView
 
@@ -85,6 +85,9 @@ class GraphStep:
         """Forget everything; nothing is allocated."""
         for tensor in (self.token, self.position, *(t for s in self.states for t in s.values())):
             tensor.zero_()
+        for module in self._stepped.modules():
+            if isinstance(module, Shared):  # a step that failed half-way left parts behind
+                module.waiting.clear()
 
     def advance(self, tokens: Sequence[int] | None = None, count: int = 1) -> None:
         """Read `tokens`, or go on alone for `count` tokens: nothing waits for the GPU."""

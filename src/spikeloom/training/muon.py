@@ -25,6 +25,8 @@ class BatchedMuon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        if closure is not None:
+            raise TypeError("BatchedMuon.step takes no closure: compute the gradients before it")
         for group in self.param_groups:
             parameters: list[Tensor] = []
             gradients: list[Tensor] = []

@@ -28,9 +28,14 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     if config.optimizer == "adamw":
         decayed = by_rate(model, matrices + embeddings, config, config.weight_decay)
         return torch.optim.AdamW(decayed + plain, **adamw)
-    muon = BatchedMuon(by_rate(model, matrices, config, config.weight_decay))
-    decayed = by_rate(model, embeddings, config, config.weight_decay)
-    return JointOptimizer([muon, torch.optim.AdamW(decayed + plain, **adamw)])
+    orthogonal = by_rate(model, matrices, config, config.weight_decay)
+    rest = by_rate(model, embeddings, config, config.weight_decay) + plain
+    parts: list[torch.optim.Optimizer] = []  # frozen parameters may leave nothing for one of them
+    if orthogonal:
+        parts.append(BatchedMuon(orthogonal))
+    if rest:
+        parts.append(torch.optim.AdamW(rest, **adamw))
+    return JointOptimizer(parts)
 
 
 def by_rate(
@@ -51,10 +56,11 @@ def by_rate(
 def parameter_groups(
     model: nn.Module,
 ) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable matrices of linear layers, embeddings (the head included), and the rest."""
+    """Trainable matrices of linear layers, embeddings (heads included), and the rest."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    if isinstance(model, PreTrainedModel) and (head := model.get_output_embeddings()) is not None:
-        embeddings.add(id(head.weight))
+    if isinstance(model, PreTrainedModel):
+        heads = (model.get_output_embeddings(), getattr(model, "classifier", None))
+        embeddings |= {id(head.weight) for head in heads if head is not None}
     groups: tuple[list[nn.Parameter], ...] = ([], [], [])
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -39,8 +39,8 @@ def require_same_architecture(start: Path, run: RunConfig, free: tuple[str, ...]
         ConfigError: names the first key that differs, and both values.
     """
     model = read_config(start)
-    ours = run.model if model.spiking else replace(run.model, spiking=False)
-    has, asked = to_dict(model), to_dict(ours)
+    wanted = run.model if model.spiking else replace(run.model, spiking=False)
+    has, asked = to_dict(model), to_dict(wanted)
     for key in asked.keys() & set(free):
         has[key] = asked[key]
     if (found := _first_difference(has, asked, "model")) is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from transformers import set_seed
 
 from spikeloom import tokenizers
-from spikeloom.checkpoint import read_tensors, resolve
+from spikeloom.checkpoint import read_config, read_tensors, resolve
 from spikeloom.config import RunConfig, TrainingConfig
 from spikeloom.data.readers import Document
 from spikeloom.data.records import Tagged
@@ -41,7 +41,7 @@ from spikeloom.training.display import Display
 from spikeloom.training.heads import Scoring, head_trainer, mean_tokens_per_step, named
 from spikeloom.training.memory import keep_freed_memory
 from spikeloom.training.run_directory import RUN_FILE, claim, record
-from spikeloom.training.start import FREE, require_same_architecture
+from spikeloom.training.start import FREE, neuron_parameters, require_same_architecture
 from spikeloom.training.train import Result, carry_out, fit_to_tokenizer, require_trackers
 
 PASSES = 20  # over the records, if no budget is given
@@ -183,14 +183,15 @@ def _same_labels(out: Path, labels: Sequence[str]) -> None:
 
 
 def _load_backbone(model: SpikeloomForTokenClassification, start: Path) -> None:
-    """Take over all weights below the head."""
+    """Take over all weights below the head; neurons that a dense model lacks stay as they are."""
     weights = {
         name.removeprefix("model."): tensor
         for name, tensor in read_tensors(start).items()
         if name.startswith("model.")
     }
+    new = {} if read_config(start).spiking else neuron_parameters(model.model)
     try:
-        model.model.load_state_dict(weights)
+        model.model.load_state_dict({**new, **weights})
     except RuntimeError as error:
         why = str(error).splitlines()[-1].strip()
         raise ConfigError(f"--from {start}: its weights do not fit ({why})") from None
