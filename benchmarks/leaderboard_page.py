@@ -22,9 +22,9 @@ TITLES = {
 HEAD = """# Leaderboard
 
 Spiking language models and their dense twins, each trained here on the same tokens of the same
-text with one tokenizer and one optimizer, each at the best of several learning rates, then measured
-by the same verbs of `spikeloom`. Rows are sorted by how many more bits per byte they need than the
-row `dense`, the mean over the held-out texts. This page is made by
+text with one tokenizer and one optimizer, each at the best of the learning rates tried, then
+measured by the same verbs of `spikeloom`. Rows are sorted by how many more bits per byte they need
+than the row `dense`, the mean over the held-out texts. This page is made by
 `python benchmarks/leaderboard.py render` from research/runs/leaderboard; the rows are
 benchmarks/leaderboard.yaml."""
 
@@ -211,8 +211,13 @@ def rates(records: Records, lines: Sequence[Line]) -> str:
         if "failed" in record
     ]
     ends = [f"{row.name} ({best_rate(tried[row]):g})" for row in shown if at_an_end(tried[row])]
-    absent = [row.name for row in others]
-    told = {"Failed": failed, "Best at an end of what was tried": ends, "Not measured": absent}
+    trained = {row: best_rate(tried.get(row, {})) is not None for row in others}
+    told = {
+        "Failed": failed,
+        "Best at an end of what was tried": ends,
+        "Not evaluated on all texts": [row.name for row in others if trained[row]],
+        "Not measured": [row.name for row in others if not trained[row]],
+    }
     parts += [f"{what}: {', '.join(names)}." for what, names in told.items() if names]
     return "\n\n".join(parts)
 

@@ -61,8 +61,12 @@ def best_rate(tried: Mapping[float, Record]) -> float | None:
 
 
 def at_an_end(tried: Mapping[float, Record]) -> bool:
-    """Whether the best rate is the highest or lowest of those tried: one beyond may be better."""
-    return best_rate(tried) in (max(tried), min(tried))
+    """Whether the best rate is the highest or lowest of those tried: one beyond may be better.
+
+    A rate at which the loss became NaN was tried; one at which the run was cut or crashed was not.
+    """
+    told = [rate for rate, r in tried.items() if "train" in r or "the loss became" in r["failed"]]
+    return best_rate(tried) in (max(told), min(told))
 
 
 def trained(out: Path, command: Sequence[str]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ that a line joins differ in the target of the active share alone.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,7 @@ def points(dense: str, spiking: tuple[str, ...]) -> list[tuple[str, float, float
 
 
 def main() -> None:
+    file = arguments().file
     figure = pictures.blank_figure(8.0, 4.6)
     (axes,) = figure.axes
     print("| series | run | active share | gap in perplexity |\n|---|---|---:|---:|")
@@ -102,7 +103,13 @@ def main() -> None:
     axes.set_xlabel("active share (head included)")
     axes.set_ylabel("perplexity above the dense twin's (%)")
     axes.legend(frameon=False, loc="upper right", fontsize=8)
-    pictures.save(figure, Path(sys.argv[1]))
+    pictures.save(figure, file)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("file", type=Path, metavar="FILE", help="the picture to write (.png)")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ compared: each has one recipe, one data set, one token count and one held-out te
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def draw(axes: Any, points: list[Point]) -> None:
 
 
 def main() -> None:
+    file = arguments().file
     figure = pictures.blank_figure(11.0, 4.0, columns=len(PANELS))
     print("| recipe | size | active share | weights touched | loss |\n|---|---|---:|---:|---:|")
     for axes, (recipe, runs) in zip(figure.axes, PANELS.items(), strict=True):
@@ -100,7 +101,13 @@ def main() -> None:
             print(f"| {' | '.join(cells)} |")
     figure.axes[0].set_ylabel("held-out loss (nats per token), 24 M tokens")
     figure.axes[0].legend(frameon=False)
-    pictures.save(figure, Path(sys.argv[1]))
+    pictures.save(figure, file)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("file", type=Path, metavar="FILE", help="the picture to write (.png)")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

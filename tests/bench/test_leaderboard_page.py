@@ -32,7 +32,8 @@ def test_the_best_rate_is_that_of_the_lowest_loss_in_training():
 def test_a_best_rate_between_others_is_no_end():
     tried = {rate: {"train": {"eval_loss": abs(rate - 0.01)}} for rate in (0.02, 0.01)}
     assert at_an_end(tried)
-    assert not at_an_end({**tried, 0.005: {"failed": "no time"}})
+    assert not at_an_end({**tried, 0.005: {"failed": "the loss became nan at step 4"}})
+    assert at_an_end({**tried, 0.005: {"failed": "spikeloom train ended with 1"}})  # no answer
 
 
 def entry(bits, share, rate):
@@ -168,7 +169,11 @@ def test_a_row_that_read_fewer_texts_is_not_in_the_table(records):
     told = record(3.0, 0.9, 0.5, 0.1)
     del told["eval"]["books"]
     keep(records, "flow", 0.02, told)
-    assert [line.row.name for line in leaderboard_page.measured(records, "6m")] == [
+    lines = leaderboard_page.measured(records, "6m")
+    said = leaderboard_page.rates(records, lines)
+    assert "Not evaluated on all texts: flow." in said
+    assert "flow" not in said.partition("Not measured: ")[2]
+    assert [line.row.name for line in lines] == [
         "dense",
         "spikegpt",
     ]

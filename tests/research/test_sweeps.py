@@ -108,3 +108,12 @@ def test_weights_touched_are_those_that_eval_reports():
     for runs in touched.PANELS.values():
         points = [touched.point(*run) for run in runs]
         assert {p.share == 1 for p in points} == {True, False}
+
+
+@pytest.mark.parametrize("drawn", [frontier, touched], ids=lambda module: module.__name__)
+def test_scripts_that_draw_say_what_they_take(drawn, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["script", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        drawn.main()
+    assert ended.value.code == 0
+    assert "FILE" in capsys.readouterr().out

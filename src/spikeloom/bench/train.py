@@ -1,9 +1,9 @@
 """Training speed: spiking beside its dense twin, the Trainer beside a bare loop of the same step.
 
-A bare loop is a model under `torch.compile`, mixed precision, clipping and AdamW, fed with batches
-that wait on the device: nothing but the step. Models take turns, block by block. `spikeloom train`
-is then run on a file of text, data loading, metering and log included, and its speed is read from
-its own log, with compilation left out.
+A bare loop is a model under `torch.compile`, mixed precision, clipping and the preset's optimizer,
+fed with batches that wait on the device: nothing but the step. Models take turns, block by block.
+`spikeloom train` is then run on a file of text, data loading, metering and log included, and its
+speed is read from its own log, with compilation left out.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ From = Annotated[
         "--from",
         metavar="CKPT",
         help="Start on this model's weights (with --task: its backbone), with its tokenizer; a "
-        "dense twin's too: its neurons are then new.",
+        "dense twin's of the same layers, too: its neurons are then new.",
     ),
 ]
 BothWays = Annotated[
