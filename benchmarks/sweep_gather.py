@@ -16,7 +16,6 @@ from spikeloom.bench import event
 from spikeloom.bench.timing import time_cuda
 from spikeloom.ops.event import gather, naive, skip
 from spikeloom.ops.event.gather import Launch
-from spikeloom.ops.event.skip import Cut
 
 RATE = 0.1
 LAUNCHES = (
@@ -29,7 +28,12 @@ LAUNCHES = (
 )
 SLICES = (512, 1024, 4096)  # channels of a list, under each of the next
 SLICED = (Launch(64, 4, 256, 8), Launch(64, 8, 128, 8))
-CUTS = (Cut(64, 4, 256, 8), Cut(64, 8, 256, 8), Cut(64, 16, 128, 4), Cut(128, 8, 128, 8))
+CUTS = (
+    Launch(64, 4, 256, 8),
+    Launch(64, 8, 256, 8),
+    Launch(64, 16, 128, 4),
+    Launch(128, 8, 128, 8),
+)
 DECODER = {  # d_in, d_out, channel rate
     "q, k and v, joined": (768, 2304, 0.3),
     "o": (768, 768, 0.3),
@@ -38,15 +42,15 @@ DECODER = {  # d_in, d_out, channel rate
     "head": (768, 32768, 0.3),
 }
 DECODER_CUTS = (
-    Cut(64, 1, 128, 4),
-    Cut(64, 3, 128, 4),
-    Cut(64, 6, 128, 4),
-    Cut(64, 3, 256, 8),
-    Cut(64, 6, 128, 8),
-    Cut(32, 6, 128, 4),
-    Cut(32, 3, 256, 4),
-    Cut(128, 6, 128, 8),
-    Cut(128, 6, 64, 4),
+    Launch(64, 1, 128, 4),
+    Launch(64, 3, 128, 4),
+    Launch(64, 6, 128, 4),
+    Launch(64, 3, 256, 8),
+    Launch(64, 6, 128, 8),
+    Launch(32, 6, 128, 4),
+    Launch(32, 3, 256, 4),
+    Launch(128, 6, 128, 8),
+    Launch(128, 6, 64, 4),
 )
 
 

@@ -59,6 +59,23 @@ def test_nothing_waits_for_the_next_step(in_triton):
     assert not any(one.waiting for one in shared)
 
 
+@pytest.mark.skipif(GPU, reason="a captured step does not fail half-way")
+def test_a_step_that_failed_leaves_nothing_to_the_next_document(in_triton, monkeypatch):
+    step = GraphStep(build("mixed"), 12, products=JOINED)
+    wanted = step.generate(PROMPT, 3)
+    mixer = step._stepped.model.decoder.layers[0].blocks[0].mixer
+    with monkeypatch.context() as patch:
+        patch.setattr(mixer.k_proj, "forward", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            step.advance([5])
+    assert mixer.q_proj.shared.waiting
+    assert step.generate(PROMPT, 3) == wanted
+
+
+def _interrupt(_):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's
 @pytest.mark.skipif(GPU, reason="a captured step is compiled before")
 def test_it_compiles_without_a_graph_break(in_triton):

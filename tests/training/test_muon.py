@@ -56,6 +56,12 @@ def test_a_matrix_without_a_gradient_stays():
     assert not torch.equal(ours[1], before[1])
 
 
+def test_a_closure_is_refused():
+    (_, optimizer), _ = pair()
+    with pytest.raises(TypeError, match="takes no closure"):
+        optimizer.step(lambda: 0.0)
+
+
 def test_the_state_is_torchs():
     (ours, optimizer), (theirs, torchs) = pair()
     give_gradients(theirs, 1)

@@ -2,28 +2,15 @@
 
 import pytest
 import torch
+from gpu_products import DEVICES, GPU, make
 
 from spikeloom.ops import event
-from spikeloom.ops.event import naive, pack
+from spikeloom.ops.event import naive
 
 gather = pytest.importorskip("spikeloom.ops.event.gather", reason="triton is not installed")
 
-GPU = torch.cuda.is_available()
-DEVICES = [
-    pytest.param("cpu", marks=pytest.mark.skipif(GPU, reason="compiled for the GPU here")),
-    pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not GPU, reason="no GPU")]),
-]
 # One channel and output, one part and four of the list, several rounds of rows, many blocks.
 SIZES = [(1, 1), (60, 33), (5000, 50), (130, 600)]
-
-
-def make(d_in, d_out, rate, dtype="bfloat16", device="cpu"):
-    generator = torch.Generator().manual_seed(d_in)
-    weight = torch.randn(d_out, d_in, generator=generator)
-    theta = 0.1 + torch.rand(d_in, generator=generator)
-    payload = torch.randint(-24, 25, (d_in,), generator=generator)
-    payload = payload * (torch.rand(d_in, generator=generator) < rate)
-    return payload.to(device), pack(weight, theta, dtype).to(device)
 
 
 @pytest.mark.parametrize("device", DEVICES)

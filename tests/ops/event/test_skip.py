@@ -2,27 +2,14 @@
 
 import pytest
 import torch
+from gpu_products import DEVICES, GPU, make
 
-from spikeloom.ops.event import naive, pack
+from spikeloom.ops.event import naive
 
 skip = pytest.importorskip("spikeloom.ops.event.skip", reason="triton is not installed")
 
-GPU = torch.cuda.is_available()
-DEVICES = [
-    pytest.param("cpu", marks=pytest.mark.skipif(GPU, reason="compiled for the GPU here")),
-    pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not GPU, reason="no GPU")]),
-]
 # One channel and output; a part that ends early; several rounds of rows; more blocks than one.
 SIZES = [(1, 1), (60, 33), (300, 130), (2000, 50)]
-
-
-def make(d_in, d_out, rate, dtype="bfloat16", device="cpu"):
-    generator = torch.Generator().manual_seed(d_in)
-    weight = torch.randn(d_out, d_in, generator=generator)
-    theta = 0.1 + torch.rand(d_in, generator=generator)
-    payload = torch.randint(-24, 25, (d_in,), generator=generator)
-    payload = payload * (torch.rand(d_in, generator=generator) < rate)
-    return payload.to(device), pack(weight, theta, dtype).to(device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -50,7 +37,7 @@ def test_silent_channels_are_not_read(device):
 
 @pytest.mark.parametrize("cut", [(64, 1, 128, 4), (32, 3, 16, 4), (64, 2, 256, 8)])
 def test_every_cut_computes_the_same(cut, monkeypatch):
-    monkeypatch.setattr(skip, "cut_of", lambda *_: skip.Cut(*cut))
+    monkeypatch.setattr(skip, "cut_of", lambda *_: skip.Launch(*cut))
     payload, weights = make(300, 130, 0.3, device="cuda" if GPU else "cpu")
     y = skip.skipping_matvec(payload, weights).sum(0)
     torch.testing.assert_close(y, naive.event_matvec(payload, weights), atol=1e-3, rtol=1e-4)

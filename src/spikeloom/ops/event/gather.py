@@ -29,7 +29,7 @@ class Launch(NamedTuple):
 
     Attributes:
         columns: of a program.
-        parts: of what fired.
+        parts: of what fired (in `skip`: of all channels).
         rows: that a program asks for at once.
         warps: of a program.
     """

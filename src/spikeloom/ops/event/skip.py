@@ -9,45 +9,27 @@ does inside the norm or the neuron behind the product.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from spikeloom.ops.event.gather import _early, _wait
+from spikeloom.ops.event.gather import Launch, _early, _wait
 from spikeloom.ops.event.weights import InputMajor
 
 PROGRAMS = 288  # that a product is cut into if it is large enough: two for each multiprocessor
 MOST_PARTS = 7  # torch.compile adds up so few inside another program
 
 
-class Cut(NamedTuple):
-    """How a product is cut up.
-
-    Attributes:
-        columns: of a program.
-        parts: of the channels.
-        rows: that a program asks for at once.
-        warps: of a program.
-    """
-
-    columns: int
-    parts: int
-    rows: int
-    warps: int
-
-
-def cut_of(d_in: int, d_out: int) -> Cut:
-    """Few outputs make few programs: then channels are cut, too.
+def cut_of(d_in: int, d_out: int) -> Launch:
+    """Few outputs make few programs: then channels are cut into parts, too.
 
     Measured on an H200 (`benchmarks/sweep_gather.py decoder`).
     """
     columns, rows = (32, 256) if d_in <= 1024 and d_out <= 4096 else (64, 128)
     blocks, groups = triton.cdiv(d_out, columns), triton.cdiv(d_in, rows)
     parts = min(max(1, PROGRAMS // blocks), MOST_PARTS, groups)
-    return Cut(columns, triton.cdiv(groups, triton.cdiv(groups, parts)), rows, 4)
+    return Launch(columns, triton.cdiv(groups, triton.cdiv(groups, parts)), rows, 4)
 
 
 def skipping_matvec(payload: Tensor, weights: InputMajor) -> Tensor:
