@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from spikeloom.config import load_config
+from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM, products
 from spikeloom.training.twin import twin_of
 
 RESEARCH = Path(__file__).parents[2] / "research"
@@ -117,3 +119,11 @@ def test_scripts_that_draw_say_what_they_take(drawn, monkeypatch, capsys):
         drawn.main()
     assert ended.value.code == 0
     assert "FILE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", touched.WEIGHTS)
+def test_weights_are_those_of_the_products(size):
+    config = load_config(f"spikeloom-{size}", ["model.vocab_size=4096"])
+    with torch.device("meta"):
+        model = SpikeloomForCausalLM(SpikeloomConfig.from_architecture(config.model))
+    assert touched.WEIGHTS[size] == sum(product.weights for product in products(model))
