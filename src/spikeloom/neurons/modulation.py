@@ -116,17 +116,18 @@ class Modulation(nn.Module):
             self.channel_rate.copy_(spikes.detach().float().flatten(0, -2).mean(0))
 
     @torch.no_grad()
-    def adapt(self) -> None:
+    def adapt(self, speed: float = 1.0) -> None:
         """Move each inhibition by `homeostasis` times how far its neuron fired off its target.
 
-        Targets are as diverse as gains: else homeostasis would level what diversity spreads.
+        Targets are as diverse as gains: else homeostasis would level what diversity spreads. `speed`
+        scales the move.
         """
         if self.inhibition is None or self.channel_rate is None:
             return
         target = torch.full_like(self.channel_rate, self.config.target_rate)
         if self.log_diversity is not None:
             target = target * self.log_diversity.exp()
-        self.inhibition += self.config.homeostasis * (self.channel_rate - target)
+        self.inhibition += speed * self.config.homeostasis * (self.channel_rate - target)
 
     @property
     def _device(self) -> torch.device | None:

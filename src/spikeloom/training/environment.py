@@ -22,6 +22,10 @@ class Adaptation(TrainerCallback):
     With several processes each follows its own batches; the buffers of the first one count, because
     DistributedDataParallel hands them to all before every forward.
 
+    Homeostasis slows down as the learning rate does. At its full speed beside weights that hardly
+    move any more, it wins: every neuron is driven to its target rate, whatever the model needs of
+    it, and the loss rises over the last third of a run.
+
     Args:
         model: whose neurons adapt.
         loss: the cross-entropy of the last batch, a scalar.
@@ -34,7 +38,9 @@ class Adaptation(TrainerCallback):
         self.loss = loss
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        schedule = kwargs.get("lr_scheduler")
+        speed = schedule.get_last_lr()[0] / schedule.base_lrs[0] if schedule else 1.0
         for modulation in self.neurons:
-            modulation.adapt()
+            modulation.adapt(speed)
         for environment in self.environments:
             environment.observe(self.loss())
