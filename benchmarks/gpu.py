@@ -97,7 +97,7 @@ WANTED: dict[str, tuple[int, Bench | Check | Script]] = {
     "sweep-recurrent": (60, Script("sweep_recurrent.py")),
     "sweep-token": (45, Script("sweep_lif.py", ("token",))),
     "sweep-step": (45, Script("sweep_lif.py", ("step",))),
-    "check-event": (45, Check((f"{EVENT}::test_a_cuda_graph_follows_the_payload", EVENT, SKIP))),
+    "check-event": (90, Check((f"{EVENT}::test_a_cuda_graph_follows_the_payload", EVENT, SKIP))),
     "check-recurrent": (45, Check((RECURRENT,))),
 }
 BY_NAME: dict[str, tuple[int, Bench | Check | Script]] = {
