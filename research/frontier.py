@@ -16,8 +16,6 @@ from pathlib import Path
 from spikeloom.evaluation import pictures
 
 RUNS = Path(__file__).parent / "runs"
-
-
 DAY = "2026-11-22"
 
 
@@ -31,10 +29,24 @@ class Series:
     style: str = "o-"
 
 
+def _both(folder: str, name: str) -> tuple[str, ...]:
+    return tuple(f"{DAY}-{folder}/{target}-{name}" for target in ("s29", "s20"))
+
+
 SERIES = (
     Series(
         "6m, 24 M tokens",
-        {f"{DAY}-muon-6m/dense-m20": (f"{DAY}-muon-6m/s29-m20", f"{DAY}-muon-6m/s20-m20")},
+        {f"{DAY}-muon-6m/dense-m20": _both("muon-6m", "m20")},
+    ),
+    Series(
+        "6m, 24 M tokens, batches of 16",
+        {f"{DAY}-batch-6m/dense-b16-m10": _both("batch-6m", "b16-m20")},
+        "v-",
+    ),
+    Series(
+        "15m, 24 M tokens, batches of 16",
+        {f"{DAY}-batch-15m/dense-b16-m10": _both("batch-15m", "b16-m20")},
+        "v-",
     ),
     Series(
         "15m, 72 M tokens, two seeds",
@@ -46,24 +58,8 @@ SERIES = (
     Series("125m, 36 M tokens", {f"{DAY}-125m-36M/dense": (f"{DAY}-125m-36M/s29",)}, "D"),
     Series(
         "6m, 24 M tokens, AdamW",
-        {f"{DAY}-muon-6m/dense-a4": (f"{DAY}-muon-6m/s29-a4", f"{DAY}-muon-6m/s20-a4")},
+        {f"{DAY}-muon-6m/dense-a4": _both("muon-6m", "a4")},
         "o--",
-    ),
-    Series(
-        "15m, 100 M tokens, AdamW, today's neurons",
-        {f"{DAY}-15m/dense.train": (f"{DAY}-fine/fine-warm40.train",)},
-        "s",
-    ),
-    Series(
-        "15m, 100 M tokens, AdamW, earlier neurons",
-        {
-            "2026-11-21-15m/dense.train": (
-                "2026-11-21-15m/fire6.train",
-                "2026-11-21-15m/fire6-head2-hidden127.train",
-            ),
-            f"{DAY}-15m/dense.train": (f"{DAY}-15m/default.train", f"{DAY}-15m/warm75.train"),
-        },
-        "x",
     ),
 )
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the seed models want of a GPU machine; about 40 s a model where not said otherwise.
 # usage: research/gpu_seeds.sh DATA OUT STEP...
-#   sam        real-sam-v4 on stories and other text, then on the stories alone; 5 minutes on an H200
+#   sam        real-sam-v4 on stories and other text, then on the stories alone; 7 minutes on an H200
 #   one-step   one training step of pulse-1b: memory, tokens/s
 #   pulse      flow-15m, pulse-15m and pulse-v2-15m, the same steps
 #   hybrids    the four questions of docs/models/hybrids.md: 11 models, shared out to all GPUs
@@ -25,15 +25,15 @@ pack() {  # one tokenizer and one stream for all; documents shuffled
     $spikeloom data prepare "$everything" --preset minimal-transformer --seed 0 --out "$work/data"
 }
 
-sam() {  # 3.2 minutes were 91.9 M tokens on a shared H200; 17.2 M are eight passes over the stories
+sam() {  # 4.6 minutes were 237.6 M tokens on an H200; 17.2 M are eight passes over the stories
   local words=$work/words text=$stories/train.jsonl.xz leads=$data/wikipedia-leads/train.jsonl.xz
   local mix=$text,$text,$text,$tales/train-stories.jsonl.xz,$leads,$books/train-00.jsonl.xz
   local both="--eval-data $stories/valid.jsonl --set training.batch_size=256 --set training.compile=true
     --set training.sample_every=0 --set training.log_every=100"
   [ -e "$words" ] || $spikeloom tokenizer train --out "$words" \
-    --data "${WORDS:-$text,$leads,$books/train-00.jsonl.xz}"
+    --data "${WORDS:-$text}"
   $spikeloom train real-sam-v4 --tokenizer "$words" --data "$mix" --out "$work/sam-mix" $both \
-    --max-minutes "${MINUTES:-3.2}" --set training.checkpoint_every=100000 ${SAM:-} \
+    --max-minutes "${MINUTES:-4.6}" --set training.checkpoint_every=100000 ${SAM:-} \
     --json "$work/sam-mix.train.json" &&
   $spikeloom train real-sam-v4 --from "$work/sam-mix" --data "$text" --out "$work/sam" $both \
     --max-tokens "${TOKENS:-17200000}" --set training.checkpoint_every=250 \

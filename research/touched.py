@@ -17,7 +17,10 @@ from typing import Any
 from spikeloom.evaluation import pictures
 
 RUNS = Path(__file__).parent / "runs"
-WEIGHTS = {"1m": 1_884_160, "6m": 5_767_168, "15m": 15_728_640}
+WEIGHTS = {
+    "1m": 1_884_160, "6m": 5_767_168, "15m": 15_728_640,
+    "1.1": 1_114_112, "1.6": 1_576_960, "3.0": 2_998_272, "4.5": 4_530_176,  # sweeps/touched.yaml
+}  # fmt: skip
 """In products, head included (vocabulary 4,096): what `spikeloom eval` reports as `weights`."""
 
 GAP, MUON = RUNS / "2026-11-22-gap-6m", (RUNS / "2026-11-22-muon-6m", RUNS / "2026-11-22-muon-15m")
@@ -34,6 +37,10 @@ PANELS: dict[str, tuple[tuple[str, Path], ...]] = {  # size and JSON of each run
         ("15m", MUON[1] / "s29-a2.json"),
     ),
     "Muon, the best rate of each": (
+        *(
+            (size, RUNS / f"2026-11-22-touched/dense-{size}-{rate}.json")
+            for size, rate in (("1.1", "m40"), ("1.6", "m20"), ("3.0", "m20"), ("4.5", "m20"))
+        ),
         *(("6m", MUON[0] / f"{name}-m20.json") for name in ("dense", "s29", "s20")),
         *(("15m", MUON[1] / f"{name}.json") for name in ("dense-m10", "s29-m10", "s20-m20")),
     ),

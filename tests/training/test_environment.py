@@ -5,9 +5,13 @@ import torch
 from test_curriculum_run import SAM
 from test_resume import same_weights
 from tiny_runs import interrupted, run_of, weights_of
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
 
-from spikeloom.config import parse_run
+from spikeloom.config import NeuronConfig, parse_run
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
+from spikeloom.neurons.lif import LIF
+from spikeloom.training.environment import Adaptation
 from spikeloom.training.train import train
 from spikeloom.training.trainer import FiringRateMixin, spiking_channels
 
@@ -33,6 +37,22 @@ def test_resume_takes_up_inhibition_and_stress(text, tmp_path, monkeypatch):
     train(run, text, tmp_path / "resumed", resume=True)
     assert same_weights(whole, tmp_path / "resumed")
     assert same_weights(whole / "checkpoint-6", tmp_path / "resumed" / "checkpoint-6")
+
+
+def test_homeostasis_is_as_fast_as_learning():
+    neuron = LIF(NeuronConfig(kind="lif", homeostasis=0.5), 3)
+    neuron.reset_parameters()
+    schedule = LambdaLR(SGD(neuron.parameters(), lr=2.0), lambda step: 1.0 - step / 4)
+    adaptation = Adaptation(neuron, lambda: torch.ones(()))
+    moves = []
+    for _ in range(4):
+        before = neuron.modulation.inhibition.clone()
+        neuron.modulation.channel_rate.fill_(0.3)
+        adaptation.on_optimizer_step(None, None, None, lr_scheduler=schedule)
+        moves.append((neuron.modulation.inhibition - before)[0].item())
+        schedule.optimizer.step()
+        schedule.step()
+    assert moves == pytest.approx([0.1, 0.075, 0.05, 0.025])  # 0.5 (0.3 - 0.1), and less and less
 
 
 class Pressed(FiringRateMixin):

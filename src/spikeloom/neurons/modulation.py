@@ -119,8 +119,8 @@ class Modulation(nn.Module):
     def adapt(self, speed: float = 1.0) -> None:
         """Move each inhibition by `homeostasis` times how far its neuron fired off its target.
 
-        Targets are as diverse as gains: else homeostasis would level what diversity spreads. `speed`
-        scales the move.
+        `speed` scales the move. Targets are as diverse as gains: else homeostasis would level what
+        diversity spreads.
         """
         if self.inhibition is None or self.channel_rate is None:
             return
