@@ -162,10 +162,9 @@ def assert_grads_close(found, expected, tolerance):
         assert error <= tolerance * size, f"{name}: relative error {error / size:.1e}"
 
 
-def torch_step(model, optimizer, tokens, factor, training, target=True):
+def torch_step(model, optimizer, tokens, factor, training):
     """One update in PyTorch as the Trainer makes it; what the losses said before it."""
-    share = training.target_active_share if target else None
-    said = reference(model, tokens, share, training.rate_weight)
+    said = reference(model, tokens, training.target_active_share, training.rate_weight)
     torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip)
     for group in optimizer.param_groups:
         group["lr"] = training.learning_rate * factor

@@ -32,10 +32,22 @@ def test_only_training_mode_sees_lower_levels():
     callback.on_step_begin(None, State(step=2), None)  # progress 0.2: level 1 + int(4 * 0.4) = 2
     assert neuron.train()(x)[0].item() == pytest.approx(3.0)
     assert neuron.eval()(x)[0].item() == 0.0
-    assert not callback.finished
     callback.on_step_begin(None, State(step=5), None)
     assert neuron.train()(x)[0].item() == 0.0
-    assert callback.finished
+
+
+def test_the_rate_is_that_of_the_whole_dead_zone_all_along():
+    neuron = make_neuron(NeuronConfig(levels=8, fire_level=5, theta=0.3), 16).train()
+    neuron.reset_parameters()
+    x = torch.randn(2, 64, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    whole = neuron(x)[2]
+    (pull,) = torch.autograd.grad(whole, x)
+    assert 0.1 < whole.item() < 0.3
+    neuron.open_dead_zone(1)
+    emission, _, rate = neuron(x)
+    assert (emission != 0).float().mean() > 0.8
+    assert rate.item() == whole.item()
+    assert torch.equal(torch.autograd.grad(rate, x)[0], pull)
 
 
 def graphs_of_a_warm_up(neuron, norm, monkeypatch):

@@ -8,10 +8,10 @@ steps and decays are scales, not weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from spikeloom.config import ModelConfig, TrainingConfig
+from spikeloom.config import ModelConfig, NeuronConfig, TrainingConfig
 from spikeloom.training.layer_rates import layer_factors
 
 
@@ -42,12 +42,24 @@ def rules(weights: Mapping[str, Any], config: TrainingConfig) -> dict[str, Rule]
     return found
 
 
+@dataclass(frozen=True)
+class WarmNeuronConfig(NeuronConfig):
+    """A neuron whose dead zone is still opening; its rate counts what the whole one would send."""
+
+    whole: int = 1
+
+    @property
+    def rate_level(self) -> int:
+        return self.whole
+
+
 def warmed(config: ModelConfig, progress: float, share: float) -> ModelConfig:
     """The model as it trains while dead zones open: fire levels rise from 1 over that share."""
     if progress >= share:
         return config
-    warm = {
-        role: replace(c, fire_level=1 + int((c.fire_level - 1) * progress / share))
-        for role, c in vars(config.neurons).items()
-    }
+    warm = {}
+    for role, c in vars(config.neurons).items():
+        own = {f.name: getattr(c, f.name) for f in fields(c)}
+        own["fire_level"] = 1 + int((c.fire_level - 1) * progress / share)
+        warm[role] = WarmNeuronConfig(**own, whole=c.fire_level)
     return replace(config, neurons=replace(config.neurons, **warm))

@@ -106,6 +106,11 @@ class NeuronConfig:
         return (*self.modulations, *["taps"] * (self.kind == "psn"))
 
     @property
+    def rate_level(self) -> int:
+        """The smallest payload that counts in firing rates."""
+        return self.fire_level
+
+    @property
     def memoryless(self) -> bool:
         """Whether a step depends on its own input only."""
         return self.kind != "psn" and self.beta == 0 and not self.learn_beta

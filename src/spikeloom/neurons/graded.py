@@ -39,10 +39,10 @@ class GradedLIF(Neuron):
             return super().fire(x, before)
         kind = x.device.type  # in mixed precision, cast once here instead of in every product
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        zone = self.dead_zone if self.training else None
-        shape = self._shape(self.fire_level if zone is None else self.config.fire_level)
+        zone, whole = self.dead_zone if self.training else None, self.config.fire_level
+        shape = self._shape(self.fire_level if zone is None else whole)
         emission, rate = dispatch.graded_emission(
-            x, self.bias, self.log_theta, before, zone, dtype=dtype, **shape
+            x, self.bias, self.log_theta, before, zone, rate_level=whole, dtype=dtype, **shape
         )
         return emission, None, rate
 
@@ -71,8 +71,9 @@ class GradedLIF(Neuron):
             **self._shape(self.fire_level),
         )
         # The rate counts; its gradient is that of the mean payload, on the scale of one spike.
-        proxy = s.abs().float().mean() / self.fire_level
-        return theta * s, state, (s != 0).float().mean() + proxy - proxy.detach()
+        size, whole = s.abs().float(), self.config.fire_level
+        proxy = size.mean() / whole
+        return theta * s, state, (size >= whole).float().mean() + proxy - proxy.detach()
 
     def _shape(self, fire_level: int) -> dict:
         c = self.config

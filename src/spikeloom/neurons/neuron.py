@@ -59,7 +59,10 @@ class Neuron(nn.Module):
         return self.training_fire_level if self.training else self.config.fire_level
 
     def open_dead_zone(self, fire_level: int) -> None:
-        """In training mode, fire from this payload on (`spikeloom.training.dead_zone`)."""
+        """In training mode, fire from this payload on (`spikeloom.training.dead_zone`).
+
+        The firing rate goes on counting what would fire with the whole dead zone.
+        """
         self.training_fire_level = fire_level
 
     @property

@@ -3,7 +3,9 @@
 Training behind a full dead zone from the first step is slow: most channels are silent, and the
 straight-through gradient is coarse. With a warm-up, the fire level of every graded neuron rises
 from 1 (every payload is sent) to its own over the first part of the budget. Only training mode sees
-the lower levels: evaluation, samples and checkpoints always run with the full dead zone.
+the lower levels: evaluation, samples and checkpoints always run with the full dead zone. So do
+firing rates, in training too: they count what would fire with it, and the firing-rate loss shapes
+what neurons hear from the first step.
 """
 
 from __future__ import annotations
@@ -37,11 +39,6 @@ class DeadZoneWarmup(TrainerCallback):
             level = warm_level(neuron.config.fire_level, progress, self.share)
             if level != neuron.training_fire_level:
                 neuron.open_dead_zone(level)
-
-    @property
-    def finished(self) -> bool:
-        """Whether all dead zones are fully open."""
-        return all(n.training_fire_level == n.config.fire_level for n in self.neurons)
 
 
 def warm_level(fire_level: int, progress: float, share: float) -> int:

@@ -85,8 +85,7 @@ class FiringRateMixin(AnyTrainer):
         self._metered.append(torch.stack([loss.detach(), share.detach(), tokens]))
         if model.training:
             self.last_loss = loss.detach().clone()  # a CUDA graph writes over its own
-            if self.presses():
-                loss = loss + self.rate_weight * self._pressure(share, outputs.firing_rates)
+            loss = loss + self.rate_weight * self._pressure(share, outputs.firing_rates)
             loss = loss + self.taught_loss(inputs, outputs)
         return (loss, outputs) if return_outputs else loss
 
@@ -99,10 +98,6 @@ class FiringRateMixin(AnyTrainer):
             off = (rates.float() - self.target_firing_rate).abs()
             pressure = pressure + (off * self._channels).sum()
         return pressure
-
-    def presses(self) -> bool:
-        """Whether the firing-rate loss applies at this moment of the run."""
-        return True
 
     def taught_loss(self, inputs: dict[str, Tensor | Any], outputs: Any) -> Tensor | float:
         """What a teacher adds to the loss of a training batch, if there is one."""
@@ -187,10 +182,6 @@ class SpikeTrainer(FiringRateMixin, Trainer):
         if plain and progress >= 1.0 - self.config.metadata_cooldown:
             return plain
         return {k: v for k, v in inputs.items() if not k.startswith(PLAIN)}
-
-    def presses(self) -> bool:
-        """Not while dead zones are still opening: firing is high then on purpose."""
-        return self.dead_zone.finished
 
     def taught_loss(self, inputs: dict[str, Tensor | Any], outputs: Any) -> Tensor | float:
         if self.teacher is None:

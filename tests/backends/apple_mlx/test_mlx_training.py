@@ -66,14 +66,14 @@ def test_an_update_is_that_of_pytorch(name, kind, whole_muon):
     assert_same_update(before, weights_in(learner.model), weights_of(model), said.grads)
 
 
-def test_half_open_dead_zones_train_as_in_pytorch_without_pressure():
+def test_half_open_dead_zones_train_as_in_pytorch():
     training = replace(TRAINING, dead_zone_warmup=0.5)
     model = small_model("spikeloom-1m", torch.float32)
     learner, before = learner_of(model, training), weights_of(model)
     tokens = tokens_of(model, 2, 11)
     open_now = learner.evaluate(tokens)
     DeadZoneWarmup(model, Budget(10), 0.5).on_step_begin(None, _AtStep(2), None)
-    said = torch_step(model, make_optimizer(model, training), tokens, 1.0, training, target=False)
+    said = torch_step(model, make_optimizer(model, training), tokens, 1.0, training)
     loss, share = learner.step([tokens], 1.0, 0.2)
     assert (loss, share) == pytest.approx((said.loss, said.share), abs=1e-4)
     assert abs(share - open_now[1]) > 0.05
@@ -145,7 +145,7 @@ def test_compiled_updates_are_those_of_pytorch(compiled, monkeypatch, whole_muon
     asked = replace(TRAINING, compile=True)
     monkeypatch.setattr(f"{__name__}.TRAINING", asked)
     test_an_update_is_that_of_pytorch("spikeloom-1m", "muon", whole_muon)
-    test_half_open_dead_zones_train_as_in_pytorch_without_pressure()
+    test_half_open_dead_zones_train_as_in_pytorch()
 
 
 def test_it_compiles_where_that_is_asked_for_or_pays(monkeypatch):

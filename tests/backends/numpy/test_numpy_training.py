@@ -108,13 +108,13 @@ def test_a_gradient_of_nothing_moves_nothing(zero):
     assert np.abs(orthogonal(np.full((3, 4), zero))).max() <= 1e-20
 
 
-def test_half_open_dead_zones_train_as_in_pytorch_without_pressure():
+def test_half_open_dead_zones_train_as_in_pytorch():
     training = replace(TRAINING, dead_zone_warmup=0.5)
     model = small_model("spikeloom-1m")
     learner, optimizer = learner_of(model, training), make_optimizer(model, training)
     DeadZoneWarmup(model, Budget(10), 0.5).on_step_begin(None, _AtStep(2), None)
     tokens = tokens_of(model, 2, 11)
-    torch_step(model, optimizer, tokens, 1.0, training, target=False)
+    torch_step(model, optimizer, tokens, 1.0, training)
     learner.step([tokens], 1.0, 0.2)
     for key, expected in weights_of(model).items():
         np.testing.assert_allclose(learner.weights[key], expected, atol=CLOSE, err_msg=key)

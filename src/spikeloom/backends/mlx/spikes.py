@@ -60,12 +60,12 @@ def spike(c: NeuronConfig) -> Function:
 def counted(c: NeuronConfig) -> Function:
     """Whether a memoryless graded neuron fires at `u = v / theta`, as 0 or 1.
 
-    Gradient: a triangle of area 1 around the firing boundary `b = fire_level - 1/2`.
+    Gradient: a triangle of area 1 around the firing boundary `b = rate_level - 1/2`.
     """
-    b = c.fire_level - 0.5
+    b = c.rate_level - 0.5
 
     def fires(u: mx.array) -> mx.array:
-        return (_size(mx.round(u), c) >= c.fire_level).astype(u.dtype)
+        return (_size(mx.round(u), c) >= c.rate_level).astype(u.dtype)
 
     def triangle(u: mx.array) -> mx.array:
         slope = mx.maximum(0, 2 / b - 4 / b**2 * mx.abs(_size(u, c) - b))
@@ -76,13 +76,14 @@ def counted(c: NeuronConfig) -> Function:
 
 @lru_cache
 def nonzero(c: NeuronConfig) -> Function:
-    """Whether a payload is sent, as 0 or 1.
+    """Whether a payload counts as fired, as 0 or 1.
 
     Gradient: that of the mean payload, on the scale of one spike.
     """
     if c.kind == "lif":
         return lambda s: s
-    return with_slope(lambda s: (s != 0).astype(s.dtype), lambda s: mx.sign(s) / c.fire_level)
+    level = c.rate_level
+    return with_slope(lambda s: (mx.abs(s) >= level).astype(s.dtype), lambda s: mx.sign(s) / level)
 
 
 def _size(k: mx.array, c: NeuronConfig) -> mx.array:

@@ -51,7 +51,7 @@ class Learner:
         for name, (neuron, *_) in roles(config).items():
             modules[name].config = neuron
         if config not in self._compiled:
-            target = self.training.target_active_share if config == self.config else None
+            target = self.training.target_active_share
             total = nn.value_and_grad(
                 self.model, lambda x: losses(self.model, x, target, self.training.rate_weight)
             )

@@ -58,8 +58,8 @@ def slope(v: Array, theta: Array | float, c: NeuronConfig) -> Array:
 
 
 def rate_slope(v: Array, theta: Array, c: NeuronConfig) -> Array:
-    """`d 1[s != 0] / dv`, a triangle of area 1 around the firing boundary b = fire_level - 1/2."""
-    u, b = v / theta, c.fire_level - 0.5
+    """Slope of the rate, a triangle of area 1 around the firing boundary b = rate_level - 1/2."""
+    u, b = v / theta, c.rate_level - 0.5
     triangle = np.maximum(0, 2 / b - 4 / b**2 * np.abs(_size(u, c) - b))
     return triangle * (np.sign(u) if c.signed else 1) / theta
 
@@ -154,7 +154,7 @@ def neuron(
         if counted:  # the rate is a count: its own slope at the firing boundary
             dv_rate = each * rate_slope(past.v, theta, c)
         else:  # its slope is that of the mean payload, on the scale of one spike
-            ds_rate = each * (np.sign(past.s) / c.fire_level if c.kind == "graded" else 1)
+            ds_rate = each * (np.sign(past.s) / c.rate_level if c.kind == "graded" else 1)
         back = scan_backward(past, theta, beta, c, np.moveaxis(dy, axis, 0), ds_rate, dv_rate)
         dx, dtheta, dbeta = np.moveaxis(back[0], 0, axis), *back[1:]
         grads[f"{name}.bias"] = _channels(dx)
@@ -164,7 +164,8 @@ def neuron(
             grads[f"{name}.raw_beta"] = dbeta * beta * (1 - beta)
         return dx
 
-    return np.moveaxis(y, 0, axis), float(np.mean(past.s != 0)), pull
+    fired = np.abs(past.s) >= (c.rate_level if c.kind == "graded" else 1)
+    return np.moveaxis(y, 0, axis), float(np.mean(fired)), pull
 
 
 def constants(w: Weights, name: str, c: NeuronConfig) -> tuple[Any, Any]:

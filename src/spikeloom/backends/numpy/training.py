@@ -94,12 +94,12 @@ class Learner:
     def step(self, batches: Sequence[Array], factor: float, progress: float) -> tuple[float, float]:
         """One update from rows `[B, L]`, one array per accumulation: loss and active share."""
         c, config = self.training, warmed(self.config, progress, self.training.dead_zone_warmup)
-        target = c.target_active_share if config == self.config else None
+        pressure = (c.target_active_share, c.rate_weight)
         grads: Weights = {}
         metered = []
         for rows in batches:
             loss, share, found = loss_and_gradients(
-                Decoder(config, self.weights), rows, next_tokens(rows), target, c.rate_weight
+                Decoder(config, self.weights), rows, next_tokens(rows), *pressure
             )
             metered.append((loss, share))
             for name, g in found.items():

@@ -62,6 +62,9 @@ def graded_emission(
     log_theta: Tensor,
     before: Callable[[Tensor], Tensor] | None = None,
     dead_zone: Tensor | None = None,
+    *,
+    fire_level: int,
+    rate_level: int | None = None,
     **neuron,
 ) -> tuple[Tensor, Tensor]:
     """As `memoryless.graded_emission(before(x) + bias, exp(log_theta), ...)`.
@@ -69,12 +72,17 @@ def graded_emission(
     The Triton program takes in an RMSNorm and `squared_relu`; None is nothing before the bias. A
     `dead_zone` (`emission.dead_zone`) overrides `fire_level`.
     """
+    rate_level = rate_level or fire_level
     normed = isinstance(before, nn.RMSNorm)
     if not _runs_in_triton(x, widest=_widest_norm() if normed else None):
         v = x if before is None else before(x)
         if dead_zone is not None:
-            neuron["fire_level"] = int(dead_zone[0] + 0.5)
+            fire_level = int(dead_zone[0] + 0.5)
+        neuron |= {"fire_level": fire_level, "rate_level": rate_level}
         return memoryless.graded_emission(v + bias, log_theta.exp(), **neuron)
+    if dead_zone is None and fire_level != rate_level:
+        dead_zone = emission.dead_zone(fire_level, neuron["window"]).to(x.device)
+    neuron["fire_level"] = rate_level
     if torch.compiler.is_compiling() and not torch.is_grad_enabled() and dead_zone is None:
         return _merged(x, bias, log_theta, before, **neuron)
     if isinstance(before, nn.RMSNorm):

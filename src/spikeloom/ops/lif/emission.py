@@ -46,8 +46,8 @@ def graded_emission(
         weight, eps: of an RMSNorm `[D]`, D at most `WIDEST_NORM`: `f = rms_norm`.
         squared: `f(x) = relu(x)^2`. Without either, f changes nothing.
         levels, fire_level, signed, window, dtype: as in `memoryless`.
-        dead_zone: `dead_zone(fire_level, window)` of the fire level that counts; then `fire_level`
-            does not.
+        dead_zone: `dead_zone(fire_level, window)` of the fire level from which on payloads are
+            sent; `fire_level` is then that of the rate alone (`rate_level` in `memoryless`).
     """
     dtype = dtype or torch.promote_types(x.dtype, (bias if weight is None else weight).dtype)
     rows = x.reshape(-1, x.shape[-1]).contiguous()

@@ -22,12 +22,13 @@ def graded_emission(
     fire_level: int,
     signed: bool,
     window: float = 0.5,
+    rate_level: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What a memoryless graded neuron emits, and how often it fires.
 
     The emission's gradient is that of `theta * graded_spike(v, theta)`. The rate is a count, so its
-    gradient is a triangle around the firing boundary `b = fire_level - 1/2`, half as wide as b:
+    gradient is a triangle around the firing boundary `b = rate_level - 1/2`, half as wide as b:
     `d rate / d |v / theta| = max(0, 1 - 2 ||v / theta| - b| / b) * 2 / b`, divided by the number of
     elements. The firing-rate loss pulls on it.
 
@@ -35,12 +36,15 @@ def graded_emission(
         v: membrane, `[..., D]`.
         theta: payload step, positive, `[D]`.
         levels, fire_level, signed, window: as in `spikeloom.ops.lif.naive`.
+        rate_level: the payload from which on a channel counts as firing; `fire_level` if None.
         dtype: of the emission; that of `v` if None.
 
     Returns:
-        `theta * s`, `[..., D]`, and the share of elements with `s != 0`, a scalar in float32.
+        `theta * s`, `[..., D]`, and the share of elements that fire, a scalar in float32.
     """
-    return _GradedEmission.apply(v, theta, levels, fire_level, signed, window, dtype or v.dtype)
+    rate_level = fire_level if rate_level is None else rate_level
+    shape = (levels, fire_level, signed, window, rate_level)
+    return _GradedEmission.apply(v, theta, *shape, dtype or v.dtype)
 
 
 class _GradedEmission(torch.autograd.Function):
@@ -48,27 +52,30 @@ class _GradedEmission(torch.autograd.Function):
     # comparisons and `where`: the same numbers, several times faster on a CPU.
 
     @staticmethod
-    def forward(ctx, v, theta, levels, fire_level, signed, window, dtype):
+    def forward(ctx, v, theta, levels, fire_level, signed, window, rate_level, dtype):
         ctx.save_for_backward(v, theta)
-        ctx.shape = (levels, fire_level, signed, window)
-        s = _payloads((v / theta).round_(), levels, fire_level, signed)
-        fired = s.abs().clamp_(max=1).mean(dtype=torch.float32)  # `count_nonzero` is slow on a CPU
+        ctx.shape = (levels, fire_level, signed, window, rate_level)
+        k = (v / theta).round_()
+        s = _payloads(k, levels, fire_level, signed)
+        counted = s if rate_level == fire_level else _payloads(k, levels, rate_level, signed)
+        # `count_nonzero` is slow on a CPU
+        fired = counted.abs().clamp_(max=1).mean(dtype=torch.float32)
         return (theta * s).to(dtype), fired
 
     @staticmethod
     def backward(ctx, grad, grad_rate):
         v, theta = ctx.saved_tensors
-        levels, fire_level, signed, window = ctx.shape
+        levels, fire_level, signed, window, rate_level = ctx.shape
         grad = grad.to(theta.dtype)
         u = v / theta
         k = u.round()
         opens = math.ceil(window * fire_level) - 0.5
         grad_u = _window(grad * theta, k, opens, levels + 0.5, signed)
-        grad_u += _rate_slope(u, fire_level - 0.5, signed) * (grad_rate / v.numel())
+        grad_u += _rate_slope(u, rate_level - 0.5, signed) * (grad_rate / v.numel())
         grad_v = grad_u / theta
         s = _payloads(k, levels, fire_level, signed)
         grad_theta = (grad * s - grad_v * u).sum_to_size(theta.shape)
-        return grad_v.to(v.dtype), grad_theta, None, None, None, None, None
+        return grad_v.to(v.dtype), grad_theta, *[None] * 6
 
 
 def _payloads(k: Tensor, levels: int, fire_level: int, signed: bool) -> Tensor:

@@ -9,7 +9,8 @@ be added up in a fixed order. Without a norm a program sees COLS channels, with 
 
 torch.compile hands floats over as float64, and would take one made of a symbol for an integer: all
 numbers but `eps` are therefore integers, and what is computed from them is float32. `dead_zone`
-`[2]`, where it is given, holds what would follow from `fire_level` and `opens_at`.
+`[2]`, where it is given, holds what would follow from `fire_level` and `opens_at`; the rate stays
+that of `fire_level`.
 """
 
 import triton
@@ -25,7 +26,8 @@ def emission_forward(
 ):  # fmt: skip
     """Emissions, `scale` `[N]` = 1 / rms(x), and how often each program's rows fired."""
     levels, eps = tl.cast(levels, tl.float32), tl.cast(eps, tl.float32)
-    fires_at = fire_level - 0.5
+    boundary = fire_level - 0.5
+    fires_at = boundary
     if dead_zone is not None:
         fires_at = tl.load(dead_zone)
     row, column, exists = _rows(tl.program_id(0) * ROWS, N, D, ROWS, COLS)
@@ -41,9 +43,10 @@ def emission_forward(
         tl.store(scale + row, rms, row < N)
         v = v * rms * tl.load(weight + column, here, other=0.0).to(tl.float32)
     v += tl.load(bias + column, here, other=0.0).to(tl.float32)
-    s = _payload(rounded(v * tl.div_rn(1.0, step), levels), fires_at, SIGNED)
+    k = rounded(v * tl.div_rn(1.0, step), levels)
+    s = _payload(k, fires_at, SIGNED)
     tl.store(y + at, (step * s).to(y.dtype.element_ty), exists)
-    count = tl.sum(tl.where(exists & (s != 0.0), 1.0, 0.0))
+    count = tl.sum(tl.where(exists & (magnitude(k, SIGNED) > boundary), 1.0, 0.0))
     tl.store(fired + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), count)
 
 
@@ -55,8 +58,8 @@ def emission_backward(
 ):  # fmt: skip
     """Gradient of x, and per program those of log_theta, bias and weight: `sums` `[P, 3, D]`."""
     levels = tl.cast(levels, tl.float32)
-    fires_at = fire_level - 0.5
-    opens = opens_at - 0.5
+    boundary = fire_level - 0.5
+    fires_at, opens = boundary, opens_at - 0.5
     if dead_zone is not None:
         fires_at, opens = tl.load(dead_zone), tl.load(dead_zone + 1)
     column = tl.program_id(1) * COLS + tl.arange(0, COLS)[None, :]
@@ -87,7 +90,7 @@ def emission_backward(
         k = rounded(u, levels + 1)
         size = magnitude(k, SIGNED)
         by_u = tl.where((size > opens) & (size < levels + 0.5), g * step, 0.0)
-        by_u += _rate_slope(u, fires_at, SIGNED) * by_fired
+        by_u += _rate_slope(u, boundary, SIGNED) * by_fired
         by_v = tl.where(exists, by_u * inverse, 0.0)
         s = _payload(tl.minimum(tl.maximum(k, -levels), levels), fires_at, SIGNED)
         by_theta += g * s - by_v * u
