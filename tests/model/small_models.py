@@ -72,6 +72,10 @@ CONFIGS = {
         "layers": [{"mixer": "sdsa", "mlp": "swiglu"}],
         "neurons": neurons({**GRADED, "beta": 0.5, "learn_beta": True, "reset": "hard"}),
     },
+    "gains": {
+        "layers": [{"mixer": "attention", "mlp": "relu2"}, {"mixer": "sdsa", "mlp": "swiglu"}],
+        "neurons": neurons({**GRADED, "gain_rank": 3}, mixer_output={"beta": 0.5}),
+    },
     "lif": {"neurons": neurons(LIF)},
     "lif steps": {
         "layers": [{"mixer": "attention", "mlp": "spiking"}, {"mixer": "sdsa", "mlp": "relu2"}],
@@ -175,12 +179,13 @@ def config(name, **changes):
 
 
 def build(name, dtype=torch.float64, **changes):
-    """A model in eval mode whose gains, biases, steps and leaks have left their start values."""
+    """A model in eval mode whose gains, biases, steps and leaks have left their start values, and
+    whatever starts at 0."""
     torch.manual_seed(0)
     model = SpikeloomForCausalLM(config(name, **changes))
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 or not parameter.any():
                 parameter += 0.2 * torch.randn_like(parameter)
     return model.to(dtype).eval()
 

@@ -18,7 +18,7 @@ LAYER_EXTRAS = (
 NEURONS_WITHIN = ("mixer_rate", "mlp_rate", "mixer_spikes", "mlp_spikes", "salience")
 """Keys of a layer that hold neurons of its own; they spike on the token clock only."""
 MODULATIONS = ("homeostasis", "diversity", "stress_gain")
-EXTRAS = (*MODEL_EXTRAS, *LAYER_EXTRAS, *MODULATIONS, "taps")
+EXTRAS = (*MODEL_EXTRAS, *LAYER_EXTRAS, *MODULATIONS, "taps", "gain_rank")
 """Keys of a model, a layer and a neuron that ask for more than the plain decoder; not every backend
 has what they ask for."""
 MAX_LEVELS = 127
@@ -47,6 +47,8 @@ class NeuronConfig:
     surrogate: str = "atan"  # `lif` and `psn` only; `graded` is straight-through
     taps: int = 4  # `psn` only: how many inputs its membrane sees, this one included
     clip_membrane: float | None = None  # keep v within ±clip
+    # `graded` only: a gain per channel from all channels, through so many numbers; 0 is no gain
+    gain_rank: int = 0
     # `lif` only, see `spikeloom.neurons.modulation`:
     target_rate: float = 0.1  # that homeostasis aims at
     homeostasis: float = 0.0  # how fast inhibition follows its neuron's rate, per training step
@@ -74,6 +76,9 @@ class NeuronConfig:
         require_each(self, "v_threshold clip_membrane", lambda v: v > 0, "a positive voltage")
         one_of("surrogate", self.surrogate, SURROGATES)
         self._check_modulation()
+        allowed = "0 or more" if self.kind == "graded" else "0, or a neuron of kind graded"
+        rank = self.gain_rank
+        require(rank >= 0 and (rank == 0 or self.kind == "graded"), "gain_rank", rank, allowed)
         require(self.taps >= 2, "taps", self.taps, "at least 2 inputs")
         if self.kind == "psn":
             require(self.beta == 0, "beta", self.beta, "0 with kind psn: its taps are its leak")
@@ -103,7 +108,8 @@ class NeuronConfig:
     @property
     def extras(self) -> tuple[str, ...]:
         """Which of `EXTRAS` it uses."""
-        return (*self.modulations, *["taps"] * (self.kind == "psn"))
+        gain = ["gain_rank"] * (self.gain_rank > 0)
+        return (*self.modulations, *["taps"] * (self.kind == "psn"), *gain)
 
     @property
     def rate_level(self) -> int:

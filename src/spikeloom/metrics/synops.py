@@ -140,7 +140,9 @@ def operations(
     """
     architecture: ModelConfig = model.config.architecture  # type: ignore[assignment,union-attr]
     records = recorder.records
-    counted = tuple(_product(p, records, architecture.num_steps) for p in products(model))
+    steps = architecture.num_steps
+    counted = tuple(_product(p, records, steps) for p in products(model))
+    counted += tuple(_gain(r, steps) for r in records.values() if r.neuron.dense_weights)
     dense_mixers = _mixer_macs(architecture, mean_keys)
     kept = {r.layer: r.channel_rate for r in records.values() if r.role == "salience"}
     mixers = _mixer_macs(architecture, mean_keys, kept)
@@ -180,9 +182,29 @@ def _product(product: Product, records: dict[str, NeuronRecord], steps: int) -> 
     )
 
 
+def _gain(record: NeuronRecord, steps: int) -> ProductOperations:
+    """The two products of a context gain, as one: dense."""
+    weights = record.neuron.dense_weights
+    return ProductOperations(
+        name=f"{record.name}.gain",
+        neuron=record.name,
+        d_in=record.neuron.size,
+        d_out=weights // record.neuron.size,
+        spikes=False,
+        reads=steps,
+        channel_rate=1.0,
+        mean_count=None,
+        acs=0.0,
+        unary_acs=0.0,
+        macs=float(steps * weights),
+        graded_macs=0.0,
+        dense_macs=weights,
+    )
+
+
 def _active_share(counted: tuple[ProductOperations, ...]) -> float:
     rates = torch.tensor([p.channel_rate for p in counted])
-    weights = torch.tensor([p.dense_macs for p in counted], dtype=torch.float32)
+    weights = torch.tensor([*(p.dense_macs for p in counted), 0], dtype=torch.float32)
     return float(active_share(rates, weights))
 
 

@@ -38,12 +38,12 @@ from spikeloom.model.recurrent import Gate, RecurrentUnit
 from spikeloom.model.rwkv import TimeMixing
 from spikeloom.model.shift import TokenShift
 from spikeloom.model.state import DecoderState
-from spikeloom.neurons import Environment, Modulation, Neuron
+from spikeloom.neurons import ContextGain, Environment, Modulation, Neuron
 from spikeloom.strict import build, to_dict
 
 _SELF_MADE = (
-    Neuron, Modulation, Environment, SpikeDrivenAttention, RecurrentUnit, Gate, RateCode,
-    Prediction, TokenShift, TimeMixing,
+    Neuron, ContextGain, Modulation, Environment, SpikeDrivenAttention, RecurrentUnit, Gate,
+    RateCode, Prediction, TokenShift, TimeMixing,
 )  # fmt: skip
 """Modules that know their own initial values."""
 

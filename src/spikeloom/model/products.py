@@ -89,11 +89,14 @@ def neurons(model: nn.Module) -> dict[str, Neuron | Wire]:
 
 
 def fed_weights(model: nn.Module) -> Tensor:
-    """How many weights each neuron or wire feeds, `[N]`, in the order of `firing_rates`."""
-    fed = dict.fromkeys(neurons(model), 0)
+    """How many weights each neuron or wire feeds, in the order of `firing_rates`, and at last how
+    many neurons read themselves, whatever fires: `[N + 1]`."""
+    found = neurons(model)
+    fed = dict.fromkeys(found, 0)
     for product in products(model):
         fed[product.neuron_name] += product.weights
-    return torch.tensor(list(fed.values()), dtype=torch.float32)
+    own = sum(neuron.dense_weights for neuron in found.values())
+    return torch.tensor([*fed.values(), own], dtype=torch.float32)
 
 
 def active_share(rates: Tensor, fed: Tensor) -> Tensor:
@@ -101,9 +104,10 @@ def active_share(rates: Tensor, fed: Tensor) -> Tensor:
 
     Args:
         rates: `firing_rates` of a forward pass, `[N]` (1 for wires).
-        fed: `fed_weights` of the model, `[N]`.
+        fed: `fed_weights` of the model, `[N + 1]`.
 
     Returns:
         a scalar in [0, 1]; differentiable in `rates`.
     """
-    return torch.dot(rates.float(), fed.to(rates.device)) / fed.sum()
+    fed = fed.to(rates.device)
+    return (torch.dot(rates.float(), fed[:-1]) + fed[-1]) / fed.sum()

@@ -51,9 +51,8 @@ def _quantiser(neuron: NeuronConfig) -> NeuronConfig:
         return neuron
     if neuron.kind in ("lif", "psn"):  # spikes of 0 and 1
         return NeuronConfig(signed=False, levels=1, fire_level=1, theta=1.0, window=0.0)
-    return NeuronConfig(
-        signed=neuron.signed, levels=neuron.levels, fire_level=1, theta=neuron.theta, window=0.0
-    )
+    kept = {name: getattr(neuron, name) for name in ("signed", "levels", "theta", "gain_rank")}
+    return NeuronConfig(fire_level=1, window=0.0, **kept)
 
 
 def _quantised_layer(layer: LayerConfig) -> LayerConfig:

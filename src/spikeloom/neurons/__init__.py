@@ -12,6 +12,7 @@ step theta `[D]`: emissions are whole multiples of it, and `neuron.payloads(emis
 integers.
 """
 
+from spikeloom.neurons.gain import ContextGain
 from spikeloom.neurons.graded import GradedLIF
 from spikeloom.neurons.lif import LIF
 from spikeloom.neurons.modulation import Environment, Modulation
@@ -19,6 +20,6 @@ from spikeloom.neurons.neuron import Activation, Neuron, Wire, make_neuron
 from spikeloom.neurons.psn import SlidingPSN
 
 __all__ = [
-    "LIF", "Activation", "Environment", "GradedLIF", "Modulation", "Neuron", "SlidingPSN", "Wire",
-    "make_neuron",
+    "LIF", "Activation", "ContextGain", "Environment", "GradedLIF", "Modulation", "Neuron",
+    "SlidingPSN", "Wire", "make_neuron",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeloom.config import NeuronConfig
+from spikeloom.neurons.gain import ContextGain
 from spikeloom.neurons.neuron import Activation, Neuron
 from spikeloom.ops.lif import dispatch
 
@@ -19,12 +20,14 @@ class GradedLIF(Neuron):
     optimizer does; it folds into the columns of the weight matrix behind it.
 
     Attributes:
+        gain: scales what it hears, where the config asks for it; else None.
         dead_zone: that of training, where programs on a GPU read it from a tensor; else None.
     """
 
     def __init__(self, config: NeuronConfig, size: int, num_steps: int = 1) -> None:
         super().__init__(config, size, num_steps)
         self.log_theta = nn.Parameter(torch.empty(size))
+        self.gain = ContextGain(size, config.gain_rank) if config.gain_rank else None
         self.dead_zone: Tensor | None = None
 
     @property
@@ -33,6 +36,21 @@ class GradedLIF(Neuron):
 
     def initial_values(self) -> dict[str, float]:
         return {**super().initial_values(), "log_theta": math.log(self.config.theta)}
+
+    @property
+    def dense_weights(self) -> int:
+        return 0 if self.gain is None else self.gain.weights
+
+    def forward(
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        starts: Tensor | None = None,
+        before: Activation | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        if self.gain is not None:
+            x, before = self.gain(x if before is None else before(x)), None
+        return super().forward(x, state, starts, before)
 
     def fire(self, x: Tensor, before: Activation | None) -> tuple[Tensor, None, Tensor]:
         if self.config.clip_membrane is not None:

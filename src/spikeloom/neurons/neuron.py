@@ -66,6 +66,11 @@ class Neuron(nn.Module):
         self.training_fire_level = fire_level
 
     @property
+    def dense_weights(self) -> int:
+        """How many weights of its own it reads for every token, whatever fires."""
+        return 0
+
+    @property
     def signed(self) -> bool:
         return self.config.signed and self.config.kind == "graded"
 
@@ -134,6 +139,7 @@ class Wire(nn.Module):
 
     spikes = False
     remembers = False
+    dense_weights = 0
 
     def __init__(self, size: int) -> None:
         super().__init__()
