@@ -143,6 +143,8 @@ def test_distance_of_unsigned_and_lif():
         NeuronConfig(theta=0.5, levels=4, fire_level=2, beta=0.6, reset="hard", v_reset=0.2),
         NeuronConfig(kind="lif", beta=0.9, v_threshold=0.7, clip_membrane=1.0),
         NeuronConfig(theta=0.5, levels=4, fire_level=2),
+        NeuronConfig(theta=0.5, levels=4, fire_level=2, gain_rank=2),
+        NeuronConfig(theta=0.5, levels=4, fire_level=2, gain_rank=2, beta=0.6),
     ],
 )
 @pytest.mark.parametrize("num_steps", [1, 3])
@@ -150,6 +152,9 @@ def test_replaying_own_decisions_changes_nothing(config, num_steps):
     torch.manual_seed(0)
     neuron = make_neuron(config, 6, num_steps)
     neuron.reset_parameters()
+    if config.gain_rank:
+        for parameter in neuron.gain.parameters():
+            parameter.data.normal_()
     x, state = torch.randn(3, 5, 6), torch.randn(3, 6) if neuron.remembers else None
     starts = torch.zeros(3, 5, dtype=torch.bool)
     starts[1, 2] = True

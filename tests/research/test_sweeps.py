@@ -123,7 +123,11 @@ def test_scripts_that_draw_say_what_they_take(drawn, monkeypatch, capsys):
 
 @pytest.mark.parametrize("size", touched.WEIGHTS)
 def test_weights_are_those_of_the_products(size):
-    config = load_config(f"spikeloom-{size}", ["model.vocab_size=4096"])
+    preset, settings = f"spikeloom-{size}", ("model.vocab_size=4096",)
+    if size[0].isdigit() and not size.endswith("m"):
+        runs = {run.name: run for run in sweep.read_plan(RESEARCH / "sweeps/touched.yaml")}
+        preset, settings = "spikeloom-6m", runs[f"dense-{size}-m20"].settings
+    config = load_config(preset, list(settings))
     with torch.device("meta"):
         model = SpikeloomForCausalLM(SpikeloomConfig.from_architecture(config.model))
     assert touched.WEIGHTS[size] == sum(product.weights for product in products(model))

@@ -166,6 +166,8 @@ class RateCodeConfig:
 
     def __post_init__(self) -> None:
         require(self.neuron.kind != "none", "neuron.kind", "none", "graded or lif")
+        rank = self.neuron.gain_rank
+        require(rank == 0, "neuron.gain_rank", rank, "0: it hears the same in all steps")
         require(self.steps >= 2, "steps", self.steps, "at least 2: a rate takes several steps")
 
 

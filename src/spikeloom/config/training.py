@@ -66,7 +66,7 @@ class TrainingConfig:
     warmup: float = 0.05  # share of the budget
     clip: float = 1.0
     target_active_share: float | None = None  # null: no loss on weights touched
-    # the target when the dead zones are whole; it falls to target_active_share (training.pressure)
+    # the target until dead zones are whole; then it falls to the other (training.pressure)
     target_active_share_from: float | None = None
     target_firing_rate: float | None = None  # null: no loss on the channel rate of every neuron
     rate_weight: float = 2.0  # nats per unit above the share, and per unit off the rate

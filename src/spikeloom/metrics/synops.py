@@ -68,7 +68,7 @@ class Operations:
     """A whole model, per token.
 
     Attributes:
-        products: one entry per weight product, in order of computation.
+        products: one entry per weight product, in order of computation, then one per context gain.
         mixer_macs: multiply-accumulates in the mixers, outside weight products.
         dense_mixer_macs: the same for one step per token, where attention reads every key.
         active_share: weights touched per read over all weights in products, head included.

@@ -100,7 +100,7 @@ def fed_weights(model: nn.Module) -> Tensor:
 
 
 def active_share(rates: Tensor, fed: Tensor) -> Tensor:
-    """Weights touched per token over all weights in products; a dense product counts at 1.
+    """Weights touched per token over all weights in products and gains; dense ones count at 1.
 
     Args:
         rates: `firing_rates` of a forward pass, `[N]` (1 for wires).

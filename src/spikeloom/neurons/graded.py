@@ -41,20 +41,13 @@ class GradedLIF(Neuron):
     def dense_weights(self) -> int:
         return 0 if self.gain is None else self.gain.weights
 
-    def forward(
-        self,
-        x: Tensor,
-        state: Tensor | None = None,
-        starts: Tensor | None = None,
-        before: Activation | None = None,
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        if self.gain is not None:
-            x, before = self.gain(x if before is None else before(x)), None
-        return super().forward(x, state, starts, before)
+    def current(self, x: Tensor, before: Activation | None = None) -> Tensor:
+        return super().current(*self._scaled(x, before))
 
     def fire(self, x: Tensor, before: Activation | None) -> tuple[Tensor, None, Tensor]:
         if self.config.clip_membrane is not None:
             return super().fire(x, before)
+        x, before = self._scaled(x, before)
         kind = x.device.type  # in mixed precision, cast once here instead of in every product
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         zone, whole = self.dead_zone if self.training else None, self.config.fire_level
@@ -92,6 +85,12 @@ class GradedLIF(Neuron):
         size, whole = s.abs().float(), self.config.fire_level
         proxy = size.mean() / whole
         return theta * s, state, (size >= whole).float().mean() + proxy - proxy.detach()
+
+    def _scaled(self, x: Tensor, before: Activation | None) -> tuple[Tensor, Activation | None]:
+        """Input and what stands before the neuron, with the gain taken in, if there is one."""
+        if self.gain is None:
+            return x, before
+        return self.gain(x if before is None else before(x)), None
 
     def _shape(self, fire_level: int) -> dict:
         c = self.config

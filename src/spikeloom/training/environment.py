@@ -23,8 +23,8 @@ class Adaptation(TrainerCallback):
     DistributedDataParallel hands them to all before every forward.
 
     Homeostasis slows down as the learning rate does. At its full speed beside weights that hardly
-    move any more, it wins: every neuron is driven to its target rate, whatever the model needs of
-    it, and the loss rises over the last third of a run.
+    move any more it would drive every neuron to its target rate, whatever the model needs of it;
+    runs whose loss rose near their end are why (docs/models/real-sam.md).
 
     Args:
         model: whose neurons adapt.

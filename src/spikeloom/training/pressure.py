@@ -11,8 +11,8 @@ REACHED = 0.75
 def target_share(config: TrainingConfig, progress: float) -> float | None:
     """The active share above which firing costs, at a progress in [0, 1]; None for no such loss.
 
-    With `target_active_share_from` the target falls in a line, from there when the dead zones are
-    whole (`dead_zone_warmup`) to `target_active_share` at `REACHED`.
+    With `target_active_share_from` the target stays there until the dead zones are whole
+    (`dead_zone_warmup`), and falls in a line to `target_active_share` at `REACHED`.
     """
     first, last = config.target_active_share_from, config.target_active_share
     if first is None or last is None or progress >= REACHED:

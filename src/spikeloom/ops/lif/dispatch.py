@@ -80,7 +80,7 @@ def graded_emission(
             fire_level = int(dead_zone[0] + 0.5)
         neuron |= {"fire_level": fire_level, "rate_level": rate_level}
         return memoryless.graded_emission(v + bias, log_theta.exp(), **neuron)
-    if dead_zone is None and fire_level != rate_level:
+    if dead_zone is None and fire_level != rate_level:  # moved to the GPU after it was opened
         dead_zone = emission.dead_zone(fire_level, neuron["window"]).to(x.device)
     neuron["fire_level"] = rate_level
     if torch.compiler.is_compiling() and not torch.is_grad_enabled() and dead_zone is None:
