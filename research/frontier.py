@@ -39,13 +39,11 @@ SERIES = (
         {f"{DAY}-muon-6m/dense-m20": _both("muon-6m", "m20")},
     ),
     Series(
-        "6m, 24 M tokens, batches of 16",
-        {f"{DAY}-batch-6m/dense-b16-m10": _both("batch-6m", "b16-m20")},
-        "v-",
-    ),
-    Series(
-        "15m, 24 M tokens, batches of 16",
-        {f"{DAY}-batch-15m/dense-b16-m10": _both("batch-15m", "b16-m20")},
+        "6m (upper) and 15m, 24 M tokens, batches of 16",
+        {
+            f"{DAY}-batch-{size}/dense-b16-m10": _both(f"batch-{size}", "b16-m20")
+            for size in ("6m", "15m")
+        },
         "v-",
     ),
     Series(
@@ -60,6 +58,11 @@ SERIES = (
         "6m, 24 M tokens, AdamW",
         {f"{DAY}-muon-6m/dense-a4": _both("muon-6m", "a4")},
         "o--",
+    ),
+    Series(
+        "15m, 100 M tokens, AdamW",
+        {f"{DAY}-15m/dense.train": (f"{DAY}-fine/fine-warm40.train",)},
+        "s",
     ),
 )
 

@@ -8,7 +8,7 @@ steps and decays are scales, not weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spikeloom.config import ModelConfig, NeuronConfig, TrainingConfig
@@ -59,7 +59,6 @@ def warmed(config: ModelConfig, progress: float, share: float) -> ModelConfig:
         return config
     warm = {}
     for role, c in vars(config.neurons).items():
-        own = {f.name: getattr(c, f.name) for f in fields(c)}
-        own["fire_level"] = 1 + int((c.fire_level - 1) * progress / share)
-        warm[role] = WarmNeuronConfig(**own, whole=c.fire_level)
+        level = 1 + int((c.fire_level - 1) * progress / share)
+        warm[role] = WarmNeuronConfig(**vars(c) | {"fire_level": level}, whole=c.fire_level)
     return replace(config, neurons=replace(config.neurons, **warm))

@@ -38,8 +38,8 @@ class Adaptation(TrainerCallback):
         self.loss = loss
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        schedule = kwargs.get("lr_scheduler")
-        speed = schedule.get_last_lr()[0] / schedule.base_lrs[0] if schedule else 1.0
+        schedule = kwargs["lr_scheduler"]
+        speed = schedule.get_last_lr()[0] / schedule.base_lrs[0]
         for modulation in self.neurons:
             modulation.adapt(speed)
         for environment in self.environments:
