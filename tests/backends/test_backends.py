@@ -200,6 +200,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(text, tmp_path, monke
 
 def test_the_table_knows_what_the_engine_has():
     assert set(BACKENDS["torch"].decodes) == set(plan.MIXERS)
+    assert BACKENDS["torch"].decodes_extras == plan.EXTRAS
 
 
 def test_a_mixer_that_nobody_else_has_names_who_can(monkeypatch):

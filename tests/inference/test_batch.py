@@ -11,9 +11,12 @@ from spikeloom.inference.generate import Sampling
 PROMPTS = ["The cat sat on", "T", "über alles"]
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["attention", "sdsa"])
+PAIRS = {"attention": {}, "sdsa": {"attention": False}, "gains": {"gain_rank": 3}}
+
+
+@pytest.fixture(scope="module", params=PAIRS.values(), ids=PAIRS)
 def pair(request):
-    return talker(request.param)
+    return talker(**request.param)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])

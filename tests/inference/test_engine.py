@@ -9,8 +9,16 @@ from spikeloom.config import load_config
 from spikeloom.errors import CheckpointError, ConfigError, SpikeloomError
 from spikeloom.inference import native_step
 from spikeloom.inference.engine import Engine, sample
-from spikeloom.inference.plan import check_supported
-from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM, dense_twin, products
+from spikeloom.inference.plan import check_supported, make_plan
+from spikeloom.model import (
+    SpikeloomConfig,
+    SpikeloomForCausalLM,
+    active_share,
+    dense_twin,
+    fed_weights,
+    products,
+)
+from spikeloom.neurons import ContextGain
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +49,10 @@ def neurons(default: dict, **roles: dict) -> dict:
 
 
 HIDDEN = {"mlp_hidden": {"signed": False, "fire_level": 1}}
+GAINS = {
+    "default": {**GRADED, "gain_rank": 5},
+    "mlp_hidden": {**HIDDEN["mlp_hidden"], "gain_rank": 0},
+}
 CASES = {
     "spiking": {"layers": [{"mixer": "attention", "mlp": "spiking"}]},
     "relu2": {"layers": [{"mixer": "attention", "mlp": "relu2"}]},
@@ -66,6 +78,15 @@ CASES = {
     "lif_memoryless": {"neurons": neurons({**LIF, "beta": 0.0})},
     "steps": {"num_steps": 3, "neurons": neurons(LEAKY, **HIDDEN)},
     "steps_sdsa": {"num_steps": 2, "neurons": neurons(LIF), "layers": [{"mixer": "sdsa"}]},
+    "gains": {"neurons": GAINS, "layers": [{"mixer": "attention"}, {"mixer": "sdsa"}]},
+    "gains_everywhere": {"neurons": {"default": {**LEAKY, "gain_rank": 17, "clip_membrane": 1.1}}},
+    "gains_odd_width": {
+        "hidden_size": 36,
+        "num_attention_heads": 6,
+        "intermediate_size": 51,
+        "neurons": {"default": {**GRADED, "gain_rank": 60}},  # more than there are channels
+    },
+    "gains_steps": {"num_steps": 3, "neurons": neurons({**LEAKY, "gain_rank": 8}, **HIDDEN)},
     "dense_head": {"neurons": {"head": {"kind": "none"}}},
     "dense": {"neurons": neurons({"kind": "none"}), "layers": [{"mlp": "relu2"}]},
 }
@@ -77,7 +98,7 @@ def make_model(name: str, seed: int = 0) -> SpikeloomForCausalLM:
     model = SpikeloomForCausalLM(SpikeloomConfig(**{**SMALL, **CASES[name]})).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 or not parameter.any():
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 
@@ -127,7 +148,7 @@ def test_greedy_tokens_equal_generate(name):
     assert list(engine.generate(prompt, max_new_tokens=20, eos=())) == expected[0, 6:].tolist()
 
 
-@pytest.mark.parametrize("name", ["spiking", "swiglu", "leaky", "lif", "dense_head"])
+@pytest.mark.parametrize("name", ["spiking", "swiglu", "leaky", "lif", "dense_head", "gains"])
 def test_counted_rates_are_those_of_the_model(name, native):
     model, tokens = make_model(name), tokens_of(16)
     engine = make_engine(model, native)
@@ -136,13 +157,16 @@ def test_counted_rates_are_those_of_the_model(name, native):
     with torch.no_grad():
         rates = model.model(torch.tensor([tokens])).firing_rates
     torch.testing.assert_close(engine.state.channel_rates, rates)
+    share = active_share(rates, fed_weights(model))
+    assert engine.state.active_share == pytest.approx(share.item())
+    assert engine.plan.weights == fed_weights(model).sum()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-@pytest.mark.parametrize("name", ["spiking", "swiglu", "sdsa_gated", "dense"])
-def test_rounded_weights_equal_a_model_with_those_weights(name, dtype):
+@pytest.mark.parametrize("name", ["spiking", "swiglu", "sdsa_gated", "dense", "gains"])
+def test_rounded_weights_equal_a_model_with_those_weights(name, dtype, native):
     model, tokens = make_model(name), tokens_of(16)
-    engine = make_engine(model, dtype=dtype)
+    engine = make_engine(model, native, dtype)
     rounded = copy.deepcopy(model)
     # The head is rounded, the embedding it is tied to is not.
     rounded.lm_head.weight = torch.nn.Parameter(rounded.lm_head.weight.clone())
@@ -156,6 +180,9 @@ def test_rounded_weights_equal_a_model_with_those_weights(name, dtype):
                 linears, whole.split([linear.out_features for linear in linears]), strict=True
             ):
                 linear.weight.copy_(part)
+        for gain in (m for m in rounded.modules() if isinstance(m, ContextGain)):
+            gain.narrow.copy_(_round(gain.narrow.T, dtype).T)
+            gain.widen.copy_(_round(gain.widen, dtype))
     ours = torch.stack([engine.step(token) for token in tokens])
     torch.testing.assert_close(ours, torch_logits(rounded, tokens), rtol=0, atol=1e-4)
 
@@ -167,7 +194,7 @@ def _round(weight: torch.Tensor, dtype: str) -> torch.Tensor:
     return (weight / step).round() * step
 
 
-@pytest.mark.parametrize("name", ["hybrid", "leaky", "steps", "relu2"])
+@pytest.mark.parametrize("name", ["hybrid", "leaky", "steps", "relu2", "gains"])
 def test_prefill_is_many_steps(name, native):
     engine, tokens = make_engine(make_model(name), native), tokens_of(20)
     by_steps = [engine.step(token) for token in tokens][-1]
@@ -225,7 +252,7 @@ def test_full_attention_grows_past_its_first_capacity(native):
 
 
 def test_a_checkpoint_directory_is_enough(tmp_path):
-    for name in ("hybrid", "untied"):
+    for name in ("hybrid", "untied", "gains"):
         model, tokens = make_model(name), tokens_of(8)
         model.save_pretrained(tmp_path / name)
         engine = Engine.load(tmp_path / name)
@@ -260,6 +287,14 @@ def test_what_is_not_supported_is_refused_by_name():
         Engine.from_model(model, "float16")
     with pytest.raises(ConfigError, match=r"layers\[0\].mixer.*recurrent_lif"):
         check_supported(load_config("real-sam-v1").model)
+
+
+def test_a_gain_of_another_rank_is_refused():
+    model = make_model("gains")
+    tensors = model.state_dict()
+    name = "model.decoder.head_neuron.gain.widen"
+    with pytest.raises(CheckpointError, match=rf"{name}: shape \(32, 4\), expected \(32, 5\)"):
+        make_plan(model.config.architecture, tensors | {name: tensors[name][:, :4]}, "float32")
 
 
 def test_foreign_and_missing_tensors_are_refused_by_name():

@@ -13,7 +13,15 @@ GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 PROMPT = [3, 14, 15, 9, 26]
 # q, k, v and a gate behind one neuron; gate and up; several rows at once; a neuron's own product.
-NAMES = ("mixed", "window", "lif steps", "recurrent among others", "dense", "spikes behind")
+NAMES = (
+    "mixed",
+    "window",
+    "lif steps",
+    "recurrent among others",
+    "dense",
+    "spikes behind",
+    "gains",
+)
 
 
 @pytest.fixture

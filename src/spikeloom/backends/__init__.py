@@ -76,6 +76,7 @@ BACKENDS = {
         slow_engine="spikeloom.backends.stepwise:Engine",
         decodes=("attention", "sdsa"),
         decodes_mlps=PLAIN_MLPS,
+        decodes_extras=("gain_rank",),
     ),
     "numpy": Backend(
         "spikeloom.backends.numpy.training:Learner",

@@ -107,8 +107,7 @@ def _wants_dense(engine: Engine, prompts: Sequence[Sequence[int]]) -> bool:
         return False
     state = engine.new_state()
     engine.prefill(prompts[0], state)
-    weights = sum(w.d_in * w.d_out for _, w in engine.plan.products)
-    return dense_is_faster(weights, state.active_share, len(prompts))
+    return dense_is_faster(engine.plan.weights, state.active_share, len(prompts))
 
 
 def _padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 //
 // The structs mirror those of `native_step.py`: every field is 8 bytes wide, so there is no padding
 // to disagree about. All pointers belong to Python.
-#include "matvec.hpp"
+#include "vectors.hpp"
 
 #include <cmath>
 #include <vector>
@@ -10,7 +10,10 @@
 using spikeloom::Events;
 using spikeloom::LANES;
 using spikeloom::Weights;
+using spikeloom::exp16;
 using spikeloom::f32v;
+using spikeloom::rms_norm;
+using spikeloom::sum;
 
 namespace {
 
@@ -18,11 +21,18 @@ enum NeuronKind : int64_t { WIRE = 0, GRADED = 1, LIF = 2 };
 enum MixerKind : int64_t { ATTENTION = 0, SDSA = 1 };
 enum MLPKind : int64_t { NO_MLP = 0, SPIKING = 1, RELU2 = 2, SWIGLU = 3 };
 
+// The gain of a neuron (`neurons/gain.py`): V and U transposed, [rank, size].
+struct Gain {
+    Weights narrow, widen;
+    const float* bias;  // c; null where there is no gain
+};
+
 struct Neuron {
     int64_t kind, size, index, is_signed, hard_reset;
     int64_t membrane;  // where its membrane starts in State::membranes
     double levels, fire_level, v_threshold, v_reset, clip;  // clip: infinity where there is none
     const float *bias, *theta, *beta;                       // beta: null without memory
+    Gain gain;
 };
 
 struct Layer {
@@ -37,6 +47,7 @@ struct Layer {
 
 struct Model {
     int64_t D, H, KV, K, F, V, T, num_layers;  // KV heads of keys and values, F hidden, T steps
+    int64_t R;                                 // the largest rank of a gain
     double eps;
     const float *embedding, *norm;
     const Layer* layers;
@@ -60,13 +71,16 @@ struct State {
 // Buffers of one thread; they only grow.
 struct Scratch {
     std::vector<float> x, normed, payload, mean, fed, mixed, hidden, out, scores, turn, coefficient;
+    std::vector<float> scaled, context;
     std::vector<int32_t> index;
 
     void fit(const Model& m, int64_t longest) {
-        const int64_t widest = std::max(m.D, m.F);
+        const int64_t widest = std::max({m.D, m.F, m.R});
         x.resize(m.T * m.D);
         normed.resize(m.D);
         payload.resize(widest);
+        scaled.resize(widest);
+        context.resize(m.R);
         mean.resize(m.D);
         fed.resize((m.H + 2 * m.KV) * m.K + m.H);
         mixed.resize(m.D);
@@ -86,52 +100,28 @@ struct Step {
     Scratch& s;
 };
 
-float sum(f32v v) {
-    float total = 0;
-    for (int i = 0; i < LANES; ++i) total += v[i];
-    return total;
-}
-
-float sum_of_squares(const float* x, int64_t n) {
-    f32v acc{};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        const f32v v = spikeloom::load(x + i);
-        acc += v * v;
-    }
-    float total = sum(acc);
-    for (; i < n; ++i) total += x[i] * x[i];
-    return total;
-}
-
-void rms_norm(const float* x, const float* weight, int64_t n, double eps, float* y) {
-    const float scale = 1.0f / std::sqrt(sum_of_squares(x, n) / float(n) + float(eps));
-    for (int64_t i = 0; i < n; ++i) y[i] = x[i] * scale * weight[i];
-}
-
-// exp of 16 floats to about 2 units in the last place: 2^n * polynomial (Cephes expf).
-f32v exp16(f32v x) {
-    x = x > 88.0f ? f32v{} + 88.0f : x;
-    x = x < -87.0f ? f32v{} - 87.0f : x;
-    const float to_integer = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    const f32v n = (x * 1.44269504f + to_integer) - to_integer;
-    const f32v r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    f32v p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const spikeloom::i32v bits = (__builtin_convertvector(n, spikeloom::i32v) + 127) << 23;
-    return p * (f32v)bits;
-}
-
 // Payload of a graded neuron: an integer, 0 inside the dead zone.
 inline float graded(float v, float theta, float lowest, float levels, float fire_level) {
     const float k = std::rint(v / theta);  // half to even, as torch rounds
     const float size = lowest < 0 ? std::fabs(k) : k;
     const float clipped = k < lowest ? lowest : (k > levels ? levels : k);
     return size >= fire_level ? clipped : 0.0f;
+}
+
+// y = 2 sigmoid(U V x + c) * x.
+void scale_by_context(const Gain& g, Scratch& s, const float* x, float* y) {
+    const int64_t size = g.widen.d_out;
+    Events all{s.index.data(), s.coefficient.data(), 0};
+    spikeloom::dots(g.narrow, x, s.context.data());
+    spikeloom::take_all(s.context.data(), g.widen.scale, g.widen.d_in, all);
+    std::copy(g.bias, g.bias + size, y);
+    spikeloom::add_events(g.widen, all, y);
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) {
+        const f32v gain = 2.0f / (1.0f + exp16(-spikeloom::load(y + i)));
+        spikeloom::store(y + i, spikeloom::load(x + i) * gain);
+    }
+    for (; i < size; ++i) y[i] = x[i] * (2.0f / (1.0f + std::exp(-y[i])));
 }
 
 // Membrane before firing, left in `v`.
@@ -153,13 +143,17 @@ void reset_membrane(const Neuron& n, const float* v, const float* s, float* memb
     }
 }
 
-// Payloads of one step, from input currents x to s; `v` is room for the membrane.
-void fire(const Neuron& n, State& state, const float* x, float* s) {
+// Payloads of one step, from input currents x to s.
+void fire(const Neuron& n, Step& step, const float* x, float* s) {
     if (n.kind == WIRE) {
         std::copy(x, x + n.size, s);
         return;
     }
-    float* membrane = n.beta ? state.membranes + n.membrane : nullptr;
+    if (n.gain.bias) {
+        scale_by_context(n.gain, step.s, x, step.s.scaled.data());
+        x = step.s.scaled.data();
+    }
+    float* membrane = n.beta ? step.state.membranes + n.membrane : nullptr;
     static thread_local std::vector<float> room;
     room.resize(std::max<int64_t>(room.size(), n.size));
     float* __restrict v = room.data();
@@ -293,7 +287,7 @@ void mixer_block(const Layer& l, const Memory& memory, Step& step, float* x, int
     const Model& m = step.m;
     Scratch& s = step.s;
     rms_norm(x, l.norm, m.D, m.eps, s.normed.data());
-    fire(l.input, step.state, s.normed.data(), s.payload.data());
+    fire(l.input, step, s.normed.data(), s.payload.data());
     product(l.input, l.qkv, step, s.payload.data(), s.fed.data());
     norm_heads(s.fed.data(), l.q_norm, m.H, m);
     norm_heads(s.fed.data() + m.H * m.K, l.k_norm, m.KV, m);
@@ -302,7 +296,7 @@ void mixer_block(const Layer& l, const Memory& memory, Step& step, float* x, int
     else
         sdsa(l, memory, step, t);
     if (l.output_norm) rms_norm(s.mixed.data(), l.output_norm, m.D, m.eps, s.mixed.data());
-    fire(l.output, step.state, s.mixed.data(), s.payload.data());
+    fire(l.output, step, s.mixed.data(), s.payload.data());
     product(l.output, l.o, step, s.payload.data(), s.out.data());
     add(s.out.data(), m.D, x);
 }
@@ -328,10 +322,10 @@ void mlp_block(const Layer& l, Step& step, float* x) {
     const Model& m = step.m;
     Scratch& s = step.s;
     rms_norm(x, l.mlp_norm, m.D, m.eps, s.normed.data());
-    fire(l.mlp_input, step.state, s.normed.data(), s.payload.data());
+    fire(l.mlp_input, step, s.normed.data(), s.payload.data());
     product(l.mlp_input, l.up, step, s.payload.data(), s.hidden.data());
     activate(l.mlp, s.hidden.data(), m.F);
-    fire(l.mlp_hidden, step.state, s.hidden.data(), s.payload.data());
+    fire(l.mlp_hidden, step, s.hidden.data(), s.payload.data());
     product(l.mlp_hidden, l.down, step, s.payload.data(), s.out.data());
     add(s.out.data(), m.D, x);
 }
@@ -343,7 +337,7 @@ void head_block(Step& step, float* logits) {
     std::fill(s.mean.begin(), s.mean.end(), 0.0f);
     for (int64_t t = 0; t < m.T; ++t) {
         rms_norm(&s.x[t * m.D], m.norm, m.D, m.eps, s.normed.data());
-        fire(m.head_neuron, step.state, s.normed.data(), s.payload.data());
+        fire(m.head_neuron, step, s.normed.data(), s.payload.data());
         for (int64_t i = 0; i < m.D; ++i) s.mean[i] += s.payload[i] / float(m.T);
     }
     if (logits) product(m.head_neuron, m.head, step, s.mean.data(), logits);

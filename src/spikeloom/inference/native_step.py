@@ -13,7 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spikeloom.inference.plan import MIXERS, MLPS, NEURONS, LayerPlan, NeuronPlan, Plan
+from spikeloom.inference.plan import (
+    MIXERS,
+    MLPS,
+    NEURONS,
+    GainPlan,
+    LayerPlan,
+    NeuronPlan,
+    Plan,
+)
 from spikeloom.inference.state import EngineState
 from spikeloom.ops.event import build
 from spikeloom.ops.event.native import CWeights, c_weights
@@ -25,11 +33,16 @@ def _fields(kind: type, names: str) -> list[tuple[str, type]]:
     return [(name, kind) for name in names.split()]
 
 
+class _Gain(ctypes.Structure):
+    _fields_ = (*_fields(CWeights, "narrow widen"), ("bias", ctypes.c_void_p))
+
+
 class _Neuron(ctypes.Structure):
     _fields_ = (
         *_fields(ctypes.c_int64, "kind size index is_signed hard_reset membrane"),
         *_fields(ctypes.c_double, "levels fire_level v_threshold v_reset clip"),
         *_fields(ctypes.c_void_p, "bias theta beta"),
+        ("gain", _Gain),
     )
 
 
@@ -44,7 +57,7 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *_fields(ctypes.c_int64, "D H KV K F V T num_layers"),
+        *_fields(ctypes.c_int64, "D H KV K F V T num_layers R"),
         ("eps", ctypes.c_double),
         *_fields(ctypes.c_void_p, "embedding norm"),
         ("layers", ctypes.POINTER(_Layer)),
@@ -135,7 +148,12 @@ def _neuron(plan: NeuronPlan) -> _Neuron:
         bias=_pointer(plan.bias),
         theta=_pointer(plan.theta),
         beta=_pointer(plan.beta),
+        gain=_Gain() if plan.gain is None else _gain(plan.gain),
     )
+
+
+def _gain(plan: GainPlan) -> _Gain:
+    return _Gain(c_weights(plan.narrow), c_weights(plan.widen), _pointer(plan.bias))
 
 
 def _layer(plan: LayerPlan) -> _Layer:
@@ -174,6 +192,7 @@ def _model(plan: Plan) -> _Model:
         V=c.vocab_size,
         T=c.num_steps,
         num_layers=len(layers),
+        R=max(n.config.gain_rank for n in plan.neurons),
         eps=c.rms_norm_eps,
         embedding=_pointer(plan.embedding),
         norm=_pointer(plan.norm),

@@ -21,6 +21,26 @@ from spikeloom.ops.event.weights import DTYPES
 MIXERS = ("attention", "sdsa")
 MLPS = ("none", "spiking", "relu2", "swiglu")
 NEURONS = ("none", "graded", "lif")
+EXTRAS = ("gain_rank",)
+
+
+@dataclass(frozen=True)
+class GainPlan:
+    """What scales the input of a neuron (`spikeloom.neurons.gain`).
+
+    Attributes:
+        narrow, widen: V and U, both as `[rank, size]`: each is read in one piece.
+        bias: c, `[size]`.
+    """
+
+    narrow: InputMajor
+    widen: InputMajor
+    bias: Tensor
+
+    @property
+    def weights(self) -> int:
+        """How many are read for a token."""
+        return self.narrow.data.numel() + self.widen.data.numel()
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,7 @@ class NeuronPlan:
         theta: payload step, `[size]`; None but for graded neurons.
         beta: share of the membrane kept, `[size]`; None without memory.
         membrane: where its membrane starts in the state; -1 without memory.
+        gain: None but where the config asks for one.
     """
 
     config: NeuronConfig
@@ -44,6 +65,7 @@ class NeuronPlan:
     theta: Tensor | None
     beta: Tensor | None
     membrane: int
+    gain: GainPlan | None = None
 
     @property
     def spikes(self) -> bool:
@@ -109,6 +131,16 @@ class Plan:
                 pairs += [(layer.mlp.input, layer.mlp.up), (layer.mlp.hidden, layer.mlp.down)]
         return [*pairs, (self.head_neuron, self.head)]
 
+    @property
+    def dense_weights(self) -> int:
+        """How many weights neurons read themselves for a token, whatever fires."""
+        return sum(n.gain.weights for n in self.neurons if n.gain is not None)
+
+    @property
+    def weights(self) -> int:
+        """All weights in products and gains."""
+        return self.dense_weights + sum(w.d_in * w.d_out for _, w in self.products)
+
 
 def make_plan(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: str) -> Plan:
     """Lay out the tensors of a checkpoint.
@@ -137,7 +169,7 @@ def check_supported(config: ModelConfig) -> None:
     for i, layer in enumerate(config.layer_list):
         _refuse_unknown(f"layers[{i}].mixer", layer.mixer, MIXERS)
         _refuse_unknown(f"layers[{i}].mlp", layer.mlp, MLPS)
-    for place in config.extras():
+    for place in (place for place, extra in config.extras().items() if extra not in EXTRAS):
         raise ConfigError(f"{place}: the event-driven engine does not have it")
     for role, neuron in vars(config.neurons).items():
         _refuse_unknown(f"neurons.{role}.kind", neuron.kind, NEURONS)
@@ -250,9 +282,19 @@ class _Planner:
             beta = self.beta(root, config, size)
             start = -1 if beta is None else self.membranes
             self.membranes += 0 if beta is None else size
-            plan = NeuronPlan(config, size, index, bias, theta, beta, start)
+            gain = self.gain(f"{root}.gain", config.gain_rank, size) if config.gain_rank else None
+            plan = NeuronPlan(config, size, index, bias, theta, beta, start, gain)
         self.neurons.append(plan)
         return plan
+
+    def gain(self, root: str, rank: int, size: int) -> GainPlan:
+        narrow = self.take(f"{root}.narrow", rank, size)
+        widen = self.take(f"{root}.widen", size, rank)
+        return GainPlan(
+            narrow=pack(narrow.t(), None, self.dtype, self.arena),
+            widen=pack(widen, None, self.dtype, self.arena),
+            bias=self.take(f"{root}.bias", size),
+        )
 
     def beta(self, root: str, config: NeuronConfig, size: int) -> Tensor | None:
         if config.memoryless:

@@ -113,10 +113,10 @@ class EngineState:
 
     @property
     def active_share(self) -> float:
-        """Weights read per token over all weights in products, head included, so far."""
+        """Weights read per token over all weights in products and gains, head included, so far."""
         weights = torch.tensor([w.d_in * w.d_out for _, w in self.plan.products])
         rates = torch.stack([self.channel_rates[n.index] for n, _ in self.plan.products])
-        return float((rates * weights).sum() / weights.sum())
+        return float(((rates * weights).sum() + self.plan.dense_weights) / self.plan.weights)
 
 
 def _whole(tokens: int) -> int:

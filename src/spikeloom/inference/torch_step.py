@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikeloom.inference.plan import LayerPlan, MLPPlan, NeuronPlan, Plan
+from spikeloom.inference.plan import GainPlan, LayerPlan, MLPPlan, NeuronPlan, Plan
 from spikeloom.inference.state import EngineState, LayerMemory
 from spikeloom.ops.event import InputMajor, event_matvec
 
@@ -116,7 +116,7 @@ def _fire(neuron: NeuronPlan, state: EngineState, x: Tensor) -> Tensor:
     if neuron.bias is None:
         return x
     c = neuron.config
-    v = x + neuron.bias
+    v = (x if neuron.gain is None else _scaled(neuron.gain, x)) + neuron.bias
     membrane = None
     if neuron.beta is not None:
         membrane = state.membranes[neuron.membrane : neuron.membrane + neuron.size]
@@ -134,6 +134,13 @@ def _fire(neuron: NeuronPlan, state: EngineState, x: Tensor) -> Tensor:
     if membrane is not None:
         membrane.copy_(torch.where(s != 0, c.v_reset, v) if c.reset == "hard" else v - drop)
     return s
+
+
+def _scaled(gain: GainPlan, x: Tensor) -> Tensor:
+    """`2 sigmoid(U V x + c) * x` (`spikeloom.neurons.gain`)."""
+    context = torch.mv(gain.narrow.data.float(), x) * gain.narrow.scale
+    score = torch.mv(gain.widen.data.float().t(), context * gain.widen.scale) + gain.bias
+    return x * (2.0 * torch.sigmoid(score))
 
 
 def _product(

@@ -146,14 +146,19 @@ inline void accumulate(const Weights& w, const Events& e, float* y) {
     }
 }
 
-// y[0 : d_out] = sum of the fired rows. One thread: the product is bound by memory traffic.
-inline void event_matvec(const Weights& w, const Events& e, float* y) {
-    std::memset(y, 0, sizeof(float) * w.d_out);
+// y[0 : d_out] += sum of the fired rows. One thread: the product is bound by memory traffic.
+inline void add_events(const Weights& w, const Events& e, float* y) {
     switch (w.dtype) {
         case FLOAT32: return accumulate<float>(w, e, y);
         case BFLOAT16: return accumulate<bf16>(w, e, y);
         case INT8: return accumulate<int8_t>(w, e, y);
     }
+}
+
+// The same from 0.
+inline void event_matvec(const Weights& w, const Events& e, float* y) {
+    std::memset(y, 0, sizeof(float) * w.d_out);
+    add_events(w, e, y);
 }
 
 // y[0 : n] = sum of all rows, the next row `stride` behind the last.
