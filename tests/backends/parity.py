@@ -73,6 +73,18 @@ VARIANTS = {
             "model.output_norm=false",
         ],
     ),
+    "gains": (
+        "spikeloom-1m",
+        [
+            "model.neurons.default.gain_rank=5",
+            "model.neurons.mixer_output.beta=0.5",
+            "model.layers=[{mixer: attention, mlp: swiglu}, {mixer: sdsa, decay: gated}]",
+        ],
+    ),
+    "gains, steps": (
+        "spike-transformer",
+        [f"model.neurons.default={STEPS}", "model.neurons.default.gain_rank=3"],
+    ),
     "graded steps": ("spike-transformer", [f"model.neurons.default={STEPS}"]),
     "lif, soft reset": (
         "spike-transformer",
@@ -86,7 +98,7 @@ NAMES = [*RUNS, *VARIANTS]
 
 
 def small_model(name, dtype=torch.float64):
-    """A preset's small cut, or a variant, its vectors away from their start values."""
+    """A preset's small cut, or a variant: its vectors, and what starts at 0, moved away."""
     preset, changes = VARIANTS.get(name, (name, []))
     kept = load_config(preset).model
     heads = 4 * kept.key_value_heads // kept.num_attention_heads
@@ -97,7 +109,7 @@ def small_model(name, dtype=torch.float64):
     model = SpikeloomForCausalLM(SpikeloomConfig.from_architecture(run.model))
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 or not parameter.any():
                 parameter += 0.2 * torch.randn_like(parameter)
     return model.to(dtype)
 

@@ -45,6 +45,28 @@ def generate(
             return
 
 
+class Reading:
+    """How much of a text was read, and which share of the weights that took.
+
+    Attributes:
+        position: tokens read.
+    """
+
+    def __init__(self) -> None:
+        self.position = 0
+        self._touched = 0.0
+
+    def count(self, share: float, tokens: int = 1) -> None:
+        """Note that so many tokens were read, at this mean active share."""
+        self._touched += share * tokens
+        self.position += tokens
+
+    @property
+    def active_share(self) -> float:
+        """Weights that spikes touched per token, over all weights in products and gains."""
+        return self._touched / max(self.position, 1)
+
+
 class ReadsAtOnce(ABC):
     """An engine that reads a prompt all at once."""
 

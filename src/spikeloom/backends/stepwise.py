@@ -12,34 +12,22 @@ from pathlib import Path
 
 import torch
 
-from spikeloom.backends.generation import ReadsAtOnce
+from spikeloom.backends.generation import Reading, ReadsAtOnce
 from spikeloom.backends.weights import Array
 from spikeloom.config import ModelConfig
 from spikeloom.model import DecoderState, SpikeloomForCausalLM, active_share, fed_weights
 
 
-class State:
+class State(Reading):
     """Everything that depends on the tokens read so far.
 
     Attributes:
         decoder: what the model carries.
-        position: tokens read.
     """
 
     def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
         self.decoder = DecoderState(config)
-        self.position = 0
-        self._touched = 0.0
-
-    def count(self, share: float, tokens: int) -> None:
-        """Note that so many tokens were read, at this mean active share."""
-        self._touched += share * tokens
-        self.position += tokens
-
-    @property
-    def active_share(self) -> float:
-        """Weights that spikes touched per token over all weights in products."""
-        return self._touched / max(self.position, 1)
 
     def copy(self) -> State:
         """An independent state at the same point of the text."""

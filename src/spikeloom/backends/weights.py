@@ -52,9 +52,12 @@ def roles(config: ModelConfig) -> dict[str, tuple[NeuronConfig, int, dict[str, i
 
 
 def fed_shares(config: ModelConfig) -> Array:
-    """The share of all weights in products that each neuron feeds, `[N]`."""
-    fed = [d_in * sum(products.values()) for _, d_in, products in roles(config).values()]
-    return np.array(fed) / sum(fed)
+    """The share of all weights that each neuron feeds, and at last, the share of those that neurons
+    read themselves, whatever fires: `[N + 1]`."""
+    found = roles(config).values()
+    fed = [d_in * sum(products.values()) for _, d_in, products in found]
+    own = sum(2 * neuron.gain_rank * size for neuron, size, _ in found)
+    return np.array([*fed, own]) / (sum(fed) + own)
 
 
 def initial_weights(config: ModelConfig, seed: int = 0) -> Weights:
@@ -73,6 +76,10 @@ def layout(config: ModelConfig) -> dict[str, tuple[Shape, float, float | Array]]
     for name, (neuron, size, products) in roles(config).items():
         found |= {f"{norm}.weight": ((n,), 0.0, 1.0) for norm, n in _norms(name, config)}
         found |= {f"{name}.{key}": ((size,), 0.0, v) for key, v in _constants(neuron).items()}
+        if rank := neuron.gain_rank:
+            found[f"{name}.gain.narrow"] = ((rank, size), size**-0.5, 0.0)
+            found[f"{name}.gain.widen"] = ((size, rank), 0.0, 0.0)
+            found[f"{name}.gain.bias"] = ((size,), 0.0, 0.0)
         for product, d_out in products.items():
             into_residual = product.endswith(("o_proj", "down_proj"))
             std = (size * (2 * config.num_hidden_layers if into_residual else 1)) ** -0.5

@@ -20,6 +20,7 @@ SMOOTH = [
     "membrane, soft reset",
     "hadamard, soft reset",
     "gated sdsa",
+    "gains",
     "flow-15m",
     "spikeloom-1m",
 ]

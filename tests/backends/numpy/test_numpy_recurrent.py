@@ -24,7 +24,7 @@ def test_token_by_token_says_what_all_at_once_says(model):
     expected = Decoder(engine.config, engine.w).forward(tokens)
     logits = np.stack([engine.step(int(token), state) for token in tokens[0]])
     np.testing.assert_allclose(logits, expected.logits[0], atol=1e-9)
-    share = np.dot(expected.rates, fed_shares(engine.config))
+    share = np.dot([*expected.rates, 1.0], fed_shares(engine.config))
     assert state.active_share == pytest.approx(share, abs=1e-12)
 
 

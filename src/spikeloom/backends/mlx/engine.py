@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from spikeloom.backends.generation import ReadsAtOnce
+from spikeloom.backends.generation import Reading, ReadsAtOnce
 from spikeloom.backends.mlx import checkpoint
 from spikeloom.backends.mlx.decoder import Model
 from spikeloom.backends.mlx.device import on_gpu
@@ -21,31 +21,18 @@ from spikeloom.checkpoint import resolve
 PREFILL = 256  # tokens of a prompt that are read at once
 
 
-class State:
+class State(Reading):
     """Everything that depends on the tokens read so far.
+
+    MLX multiplies whole matrices: its active share says how sparse the model is, not what was read.
 
     Attributes:
         cache: memories, one per layer and the head's.
-        position: tokens read.
     """
 
     def __init__(self, cache: list[LayerMemory]) -> None:
+        super().__init__()
         self.cache = cache
-        self.position = 0
-        self._touched = 0.0
-
-    def count(self, share: float, tokens: int) -> None:
-        """Note that so many tokens were read, at this mean active share."""
-        self._touched += share * tokens
-        self.position += tokens
-
-    @property
-    def active_share(self) -> float:
-        """Channels that fired, weighted by what they feed: weights an event-driven engine reads.
-
-        MLX multiplies whole matrices: here it says how sparse the model is, not what was read.
-        """
-        return self._touched / max(self.position, 1)
 
     @property
     def nbytes(self) -> int:
@@ -100,7 +87,7 @@ class Engine(ReadsAtOnce):
         mx.eval(logits, rates, arrays)
         for memory, after in zip(state.cache, arrays, strict=True):
             memory.arrays = after
-        state.count(float(np.dot(np.array(rates), self._shares)), len(tokens))
+        state.count(float(np.dot([*np.array(rates), 1.0], self._shares)), len(tokens))
         return np.array(logits)
 
     def _forward(

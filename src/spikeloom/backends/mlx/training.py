@@ -163,7 +163,8 @@ def losses(
     out = model.forward(rows)
     logits = out.logits[:, :-1].astype(mx.float32)
     loss = nn.losses.cross_entropy(logits, rows[:, 1:], reduction="mean")
-    share = (out.rates * mx.array(fed_shares(model.config), mx.float32)).sum()
+    *fed, own = fed_shares(model.config).tolist()
+    share = (out.rates * mx.array(fed)).sum() + own
     if target is None:
         return loss, loss, share
     return loss + rate_weight * mx.maximum(share - target, 0), loss, share

@@ -46,11 +46,8 @@ def learn(pairs: Pairs, epochs: int, seed: int = 0) -> float:
     batches, vocabulary = encode(pairs, size=32)
     run = load_config("spike-transformer", [*GEOMETRY, f"model.vocab_size={vocabulary}"])
     decoder = Decoder(run.model, initial_weights(run.model, seed))
-    optimizer, rng, began = (
-        Optimizer(decoder.w, run.training),
-        np.random.default_rng(seed),
-        time.time(),
-    )
+    optimizer = Optimizer(decoder.w, run.training)
+    rng, began = np.random.default_rng(seed), time.time()
     for epoch in range(epochs):
         factor, losses = 0.5 * (1 + math.cos(math.pi * epoch / epochs)), []
         for n in rng.permutation(len(batches)):

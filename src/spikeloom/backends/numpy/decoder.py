@@ -20,6 +20,7 @@ import numpy as np
 from spikeloom.backends import check
 from spikeloom.backends.numpy import attention
 from spikeloom.backends.numpy.layers import (
+    Pull,
     add,
     cross_entropy,
     linear,
@@ -27,8 +28,8 @@ from spikeloom.backends.numpy.layers import (
     silu_gate,
     squared_relu,
 )
-from spikeloom.backends.numpy.neurons import Array, Pull, neuron
-from spikeloom.backends.weights import ROOT, Weights, fed_shares, head_name
+from spikeloom.backends.numpy.neurons import neuron
+from spikeloom.backends.weights import ROOT, Array, Weights, fed_shares, head_name
 from spikeloom.config import LayerConfig, ModelConfig, NeuronConfig
 
 Block = tuple[Array, list[float], Callable[[Array, list[float], Weights], Array]]
@@ -200,7 +201,7 @@ class Decoder:
         return rms_norm(x, self.w, name, self.config.rms_norm_eps)
 
     def product(self, y: Array, name: str) -> tuple[Array, Pull]:
-        return linear(y, self.w, name)
+        return linear(y, self.w, f"{name}.weight")
 
     def fire(self, x: Array, name: str, c: NeuronConfig) -> tuple[Array, float, Pull]:
         return neuron(x, self.w, name, c)
@@ -227,11 +228,11 @@ def loss_and_gradients(
     """Cross-entropy in nats, active share, and the gradient of every weight.
 
     What is descended is `cross-entropy + rate_weight * max(0, active share - target)`; the active
-    share is the mean firing rate, weighted by how many weights each neuron feeds.
+    share is the mean firing rate, weighted by how many weights each neuron feeds; gains count at 1.
     """
     out = decoder.forward(tokens)
     loss, dlogits = cross_entropy(out.logits, targets)
     shares = fed_shares(decoder.config)
-    share = float(np.dot(out.rates, shares))
+    share = float(np.dot([*out.rates, 1.0], shares))
     pressed = target_active_share is not None and share >= target_active_share
-    return loss, share, out.pull(dlogits, list(rate_weight * shares * pressed))
+    return loss, share, out.pull(dlogits, list(rate_weight * shares[:-1] * pressed))

@@ -1,4 +1,4 @@
-"""The parts between neurons: products, norm, activations, loss. Each returns its way back.
+"""The parts between neurons: products, norm, gain, activations, loss. Each returns its way back.
 
 `pull(dy, grads)` gives the gradient of the input, and writes those of the weights to `grads` under
 their names in `model.safetensors`.
@@ -10,18 +10,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from spikeloom.backends.numpy.neurons import Pull
 from spikeloom.backends.weights import Array, Weights
 
+Pull = Callable[..., Array]  # from the gradient of a result to that of its argument
 IGNORED = -100  # a target that is not scored
 
 
 def linear(y: Array, w: Weights, name: str) -> tuple[Array, Pull]:
     """`z = W y` per token, W `[d_out, d_in]`. Back: `dy = W^T dz`, `dW += dz y^T`."""
-    matrix = w[f"{name}.weight"]
+    matrix = w[name]
 
     def pull(dz: Array, grads: Weights) -> Array:
-        add(grads, f"{name}.weight", _rows(dz).T @ _rows(y))
+        add(grads, name, _rows(dz).T @ _rows(y))
         return (_rows(dz) @ matrix).reshape(y.shape)
 
     return (_rows(y) @ matrix.T).reshape(*y.shape[:-1], -1), pull
@@ -37,11 +37,28 @@ def rms_norm(x: Array, w: Weights, name: str, eps: float) -> tuple[Array, Pull]:
     n = r * x
 
     def pull(dy: Array, grads: Weights) -> Array:
-        add(grads, f"{name}.weight", _rows(dy * n).sum(0))
+        add(grads, f"{name}.weight", channels(dy * n))
         dn = dy * gain
         return r * (dn - n * np.mean(dn * n, axis=-1, keepdims=True))
 
     return gain * n, pull
+
+
+def context_gain(x: Array, w: Weights, name: str) -> tuple[Array, Pull]:
+    """`y = g x`, `g = 2 sigmoid(z) = 1 + tanh(z / 2)`, `z = U V x + c` (`spikeloom.neurons.gain`).
+
+    Back: `dz = g (2 - g) / 2 * x dy`, `dc = sum dz`, `dx = g dy + V^T U^T dz`.
+    """
+    context, narrow_pull = linear(x, w, f"{name}.narrow")
+    z, widen_pull = linear(context, w, f"{name}.widen")
+    g = 1 + np.tanh(0.5 * (z + w[f"{name}.bias"]))
+
+    def pull(dy: Array, grads: Weights) -> Array:
+        dz = 0.5 * g * (2 - g) * x * dy
+        grads[f"{name}.bias"] = channels(dz)
+        return g * dy + narrow_pull(widen_pull(dz, grads), grads)
+
+    return g * x, pull
 
 
 def squared_relu(u: Array) -> tuple[Array, Callable[[Array], Array]]:
@@ -74,9 +91,8 @@ def cross_entropy(logits: Array, targets: Array) -> tuple[float, Array]:
     p /= total
     np.put_along_axis(p, index, np.take_along_axis(p, index, -1) - 1, -1)
     count = scored.sum()
-    return float((losses[..., 0] * scored).sum() / count), p * (scored / count)[..., None].astype(
-        p.dtype
-    )
+    loss = float((losses[..., 0] * scored).sum() / count)
+    return loss, p * (scored / count)[..., None].astype(p.dtype)
 
 
 def next_tokens(tokens: Array) -> Array:
@@ -87,6 +103,11 @@ def next_tokens(tokens: Array) -> Array:
 def add(grads: Weights, name: str, value: Array) -> None:
     """A weight that is used twice (the tied head) gets the sum of both gradients."""
     grads[name] = grads[name] + value if name in grads else value
+
+
+def channels(x: Array) -> Array:
+    """Sum over all axes but the channels `[D]`."""
+    return _rows(x).sum(0)
 
 
 def _rows(x: Array) -> Array:

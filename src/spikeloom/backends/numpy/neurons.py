@@ -25,10 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from spikeloom.backends.numpy.layers import Pull, channels, context_gain
 from spikeloom.backends.weights import Array, Weights
 from spikeloom.config import NeuronConfig
-
-Pull = Callable[..., Array]  # from the gradient of a result to that of its argument
 
 # h(u): slopes that stand in for the derivative of 1[u >= 0]; the table in spikeloom.ops.surrogate.
 SLOPES: dict[str, Callable[[Array], Array]] = {
@@ -114,18 +113,13 @@ def scan_backward(
     for t in reversed(range(len(dy))):
         dx[t] += keeps[t] * da if past.free is None else keeps[t] * past.free[t] * da
         da = beta * dx[t]
-    dbeta = None if past.before is None else _channels(dx * past.before)
+    dbeta = None if past.before is None else channels(dx * past.before)
     if not graded:
         return dx, None, dbeta
     # s = spike(v / theta): what goes back through the slope reaches theta times -v / theta.
     da = np.concatenate([beta * dx[1:], np.zeros_like(dx[:1])]) if soft else 0
     dv = ((theta * (dy - da)) + ds_rate) * h + dv_rate
-    return dx, _channels(past.s * (dy - da) - dv * past.v / theta), dbeta
-
-
-def _channels(x: Array) -> Array:
-    """Sum over all axes but the channels `[D]`."""
-    return x.reshape(-1, x.shape[-1]).sum(0)
+    return dx, channels(past.s * (dy - da) - dv * past.v / theta), dbeta
 
 
 def neuron(
@@ -135,10 +129,11 @@ def neuron(
 
     Steps are the T of the step clock, or, where T = 1 and the membrane remembers, the L tokens:
     then `memory` (`recurrent.py`) holds the membrane. A wire (`kind: none`) sends its input, at
-    rate 1.
+    rate 1; what `gain_rank` asks for comes before the bias.
     """
     if c.kind == "none":
         return x, 1.0, lambda dy, drate, grads: dy
+    x, gain_pull = context_gain(x, w, f"{name}.gain") if c.gain_rank else (x, None)
     theta, beta = constants(w, name, c)
     along_tokens = len(x) == 1 and not c.memoryless
     axis, memory = (2, memory) if along_tokens else (0, None)
@@ -157,12 +152,12 @@ def neuron(
             ds_rate = each * (np.sign(past.s) / c.rate_level if c.kind == "graded" else 1)
         back = scan_backward(past, theta, beta, c, np.moveaxis(dy, axis, 0), ds_rate, dv_rate)
         dx, dtheta, dbeta = np.moveaxis(back[0], 0, axis), *back[1:]
-        grads[f"{name}.bias"] = _channels(dx)
+        grads[f"{name}.bias"] = channels(dx)
         if dtheta is not None:
             grads[f"{name}.log_theta"] = dtheta * theta
         if dbeta is not None:
             grads[f"{name}.raw_beta"] = dbeta * beta * (1 - beta)
-        return dx
+        return dx if gain_pull is None else gain_pull(dx, grads)
 
     fired = np.abs(past.s) >= (c.rate_level if c.kind == "graded" else 1)
     return np.moveaxis(y, 0, axis), float(np.mean(fired)), pull

@@ -11,13 +11,12 @@ Softmax attention keeps keys and values, those of its window or all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spikeloom.backends.generation import generate
+from spikeloom.backends.generation import Reading, generate
 from spikeloom.backends.numpy import attention
 from spikeloom.backends.numpy.decoder import Decoder
 from spikeloom.backends.numpy.neurons import neuron
@@ -52,25 +51,17 @@ def compiled() -> Product | None:
     return numba.njit(event_product)
 
 
-@dataclass
-class State:
+class State(Reading):
     """What is carried from token to token.
 
     Attributes:
         memory: by name, membranes `[1, 1, D]`, keys and values `[T, 1, H_kv, 1, n, K]`, and SDSA
             states `[T, 1, H_kv, G, K, K]` (Hadamard: one row).
-        touched: weights read so far, as a share of all weights in products, summed over tokens.
-        position: tokens read.
     """
 
-    memory: Weights = field(default_factory=dict)
-    touched: float = 0.0
-    position: int = 0
-
-    @property
-    def active_share(self) -> float:
-        """Weights read per token over all weights in products."""
-        return self.touched / max(self.position, 1)
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory: Weights = {}
 
 
 class Engine(Decoder):
@@ -98,8 +89,7 @@ class Engine(Decoder):
         """Read one token, and advance the state; the logits of the next, `[V]`."""
         self.state = state
         out = self.forward(np.array([[token]]))
-        state.touched += float(np.dot(out.rates, self.shares))
-        state.position += 1
+        state.count(float(np.dot([*out.rates, 1.0], self.shares)))
         return out.logits[0, 0]
 
     def generate(self, *args: Any, **kwargs: Any) -> Iterator[int]:
@@ -124,12 +114,11 @@ class Engine(Decoder):
     ) -> tuple[Array, Any]:
         memory = self.state.memory
         if g is None:
+            length = layer.sliding_window or self.state.position + 1
             for key, new in (("keys", k), ("values", v)):
                 old = memory.get(f"{name}.{key}", new[..., :0, :])
                 new = np.concatenate([old, new], axis=-2)
-                memory[f"{name}.{key}"] = new[
-                    ..., -(layer.sliding_window or self.state.position + 1) :, :
-                ]
+                memory[f"{name}.{key}"] = new[..., -length:, :]
             kept = memory[f"{name}.keys"], memory[f"{name}.values"]
             return attention.softmax_attention(q, *kept, None)[0], None
         matrix = layer.mixer == "sdsa"

@@ -112,7 +112,7 @@ class Learner:
     def evaluate(self, rows: Array) -> tuple[float, float]:
         """Loss and active share of rows `[B, L]`."""
         out = Decoder(self.config, self.weights).forward(rows)
-        share = np.dot(out.rates, fed_shares(self.config))
+        share = np.dot([*out.rates, 1.0], fed_shares(self.config))
         return cross_entropy(out.logits, next_tokens(rows))[0], float(share)
 
     def save(self, directory: Path) -> None:
