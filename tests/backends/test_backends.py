@@ -173,6 +173,21 @@ def test_what_the_engine_lacks_the_model_decodes(text, tmp_path, monkeypatch, ca
     assert outs[0].startswith("the")
 
 
+def test_gains_are_trained_and_decoded_by_all(learner, text, tmp_path, monkeypatch, capsys):
+    gains = ["--set", "model.neurons.default.gain_rank=4", "--max-steps", 4]
+    code, _, said = train(monkeypatch, capsys, text, tmp_path / "run", *gains, backend=learner)
+    assert code == 0, said
+    asked = ["--prompt", "the c", "--max-new-tokens", 8, "--temperature", 0]
+    words = ["generate", tmp_path / "run", *asked]
+    texts = set()
+    for backend in INSTALLED:
+        code, out, said = spikeloom(monkeypatch, capsys, *words, "--backend", backend)
+        assert code == 0, said
+        assert "event-driven form" not in said
+        texts.add(out)
+    assert len(texts) == 1
+
+
 def test_chat_keeps_the_state_between_turns(learner, text, tmp_path, monkeypatch, capsys):
     run, report = tmp_path / "run", tmp_path / "turns.json"
     assert train(monkeypatch, capsys, text, run, "--max-steps", 2)[0] == 0

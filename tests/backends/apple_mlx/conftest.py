@@ -6,6 +6,7 @@ import torch
 from spikeloom import tokenizers
 from spikeloom.config import parse_run
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
+from spikeloom.neurons import ContextGain
 
 TEXT = "The cat sat on the mat, über alles.\n"
 
@@ -27,9 +28,10 @@ def compiled():
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Writes a checkpoint directory of PyTorch, tokenizer and all, for a mixer."""
+    """Writes a checkpoint directory of PyTorch, tokenizer and all, for a mixer;
+    gains, if any, do something."""
 
-    def make(mixer):
+    def make(mixer, **neuron):
         torch.manual_seed(0)
         words = tokenizers.train("bpe", [TEXT * 20], 290)
         tree = {
@@ -40,10 +42,13 @@ def make_run(tmp_path):
             "intermediate_size": 64,
             "max_position_embeddings": 64,
             "layers": [{"mixer": mixer, "mlp": "relu2"}],
-            "neurons": {"default": {"beta": 0.5, "levels": 8, "fire_level": 2}},
+            "neurons": {"default": {"beta": 0.5, "levels": 8, "fire_level": 2, **neuron}},
         }
         config = SpikeloomConfig.from_architecture(parse_run({"model": tree}).model)
-        SpikeloomForCausalLM(config).save_pretrained(tmp_path / "run")
+        model = SpikeloomForCausalLM(config)
+        for gain in (m for m in model.modules() if isinstance(m, ContextGain)):
+            torch.nn.init.normal_(gain.widen)
+        model.save_pretrained(tmp_path / "run")
         words.save_pretrained(tmp_path / "run")
         return tmp_path / "run"
 

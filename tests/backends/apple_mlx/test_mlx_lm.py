@@ -31,12 +31,12 @@ def mlx_lm(monkeypatch, capsys, *words):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("mixer", ["attention", "sdsa"])
-def test_it_generates_what_we_generate(mixer, make_run, monkeypatch, capsys):
+@pytest.mark.parametrize(("mixer", "rank"), [("attention", 0), ("sdsa", 0), ("sdsa", 5)])
+def test_it_generates_what_we_generate(mixer, rank, make_run, monkeypatch, capsys):
     from mlx_lm import load
     from mlx_lm.generate import generate_step
 
-    run = make_run(mixer)
+    run = make_run(mixer, gain_rank=rank)
     lm.register()
     model, _ = load(str(run))
     import mlx.core as mx
@@ -53,7 +53,7 @@ def test_it_generates_what_we_generate(mixer, make_run, monkeypatch, capsys):
 def test_it_reads_quantised_checkpoints(make_run, tmp_path):
     from mlx_lm import load
 
-    quantize_checkpoint(make_run("sdsa"), tmp_path / "small", bits=8, group_size=32)
+    quantize_checkpoint(make_run("sdsa", gain_rank=3), tmp_path / "small", bits=8, group_size=32)
     lm.register()
     model, _ = load(str(tmp_path / "small"))
     import mlx.core as mx
@@ -62,13 +62,13 @@ def test_it_reads_quantised_checkpoints(make_run, tmp_path):
     assert mx.allclose(model(tokens), ours(tokens), atol=1e-5)
 
 
-@pytest.mark.parametrize("mixer", ["attention", "sdsa"])
+@pytest.mark.parametrize(("mixer", "rank"), [("attention", 0), ("sdsa", 0), ("sdsa", 5)])
 def test_lora_is_trained_and_fused_into_a_checkpoint_that_pytorch_reads(
-    mixer, make_run, tmp_path, monkeypatch, capsys
+    mixer, rank, make_run, tmp_path, monkeypatch, capsys
 ):
     from transformers import AutoModelForCausalLM
 
-    run, data = make_run(mixer), tmp_path / "data"
+    run, data = make_run(mixer, gain_rank=rank), tmp_path / "data"
     data.mkdir()
     for part in ("train", "valid"):
         lines = [json.dumps({"text": f"the dog sat on the log {i}"}) for i in range(8)]

@@ -125,7 +125,9 @@ def test_the_kernels_compute_what_the_loop_computes(c, as_cpp):
     assert {program.name.rpartition("_")[2] for program in as_cpp} == {"forward", "backward"}
 
 
-@pytest.mark.parametrize("name", ["membrane, soft reset", "membrane, hard reset", "graded steps"])
+@pytest.mark.parametrize(
+    "name", ["membrane, soft reset", "membrane, hard reset", "graded steps", "gains"]
+)
 def test_a_model_on_the_kernels_has_the_same_gradients(name, as_cpp, monkeypatch):
     assert name in VARIANTS
     model = small_model(name, torch.float32)

@@ -26,7 +26,14 @@ TRAINING = TrainingConfig(
     learning_rate=1e-2, weight_decay=0.3, clip=0.1, target_active_share=0.01, rate_weight=3.0
 )
 CLOSE_MUON = 2e-6  # three moves of about 1e-3 in float32
-NAMES = ["spikeloom-1m", "gated sdsa", "spike-transformer", "flow-15m", "membrane, hard reset"]
+NAMES = [
+    "spikeloom-1m",
+    "gated sdsa",
+    "gains",
+    "spike-transformer",
+    "flow-15m",
+    "membrane, hard reset",
+]
 
 
 def learner_of(model, training=TRAINING):

@@ -22,7 +22,14 @@ TRAINING = TrainingConfig(
 CLOSE = 2e-5
 # PyTorch's Muon orthogonalises in bfloat16: what it moves a matrix by is off by up to this share.
 ROUGH = 0.02
-NAMES = ["spikeloom-1m", "gated sdsa", "spike-transformer", "flow-15m", "membrane, hard reset"]
+NAMES = [
+    "spikeloom-1m",
+    "gated sdsa",
+    "gains",
+    "spike-transformer",
+    "flow-15m",
+    "membrane, hard reset",
+]
 
 
 def learner_of(model, training=TRAINING):

@@ -13,6 +13,24 @@ from spikeloom.backends.mlx.state import LayerMemory
 from spikeloom.config import NeuronConfig
 
 
+class ContextGain(nn.Module):
+    """`2 sigmoid(U V x + c) * x`, in float32 (`spikeloom.neurons.gain`).
+
+    Attributes:
+        narrow, widen, bias: V `[rank, D]`, U `[D, rank]`, c `[D]`; no product that is quantised or
+            that mlx-lm adapts.
+    """
+
+    def __init__(self, size: int, rank: int) -> None:
+        super().__init__()
+        self.narrow = mx.random.normal((rank, size), scale=size**-0.5)
+        self.widen = mx.zeros((size, rank))
+        self.bias = mx.zeros(size)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return x * (2 * mx.sigmoid(x @ self.narrow.T @ self.widen.T + self.bias))
+
+
 class Neuron(nn.Module):
     """A population of `size` channels, right before weight products.
 
@@ -22,6 +40,7 @@ class Neuron(nn.Module):
 
     Attributes:
         bias, log_theta, raw_beta: `[D]`, as far as the kind has them.
+        gain: where the config asks for one.
     """
 
     def __init__(self, config: NeuronConfig, size: int) -> None:
@@ -33,6 +52,8 @@ class Neuron(nn.Module):
             self.log_theta = mx.full(size, math.log(config.theta))
         if config.kind != "none" and config.learn_beta:
             self.raw_beta = mx.full(size, math.log(config.beta / (1 - config.beta)))
+        if config.gain_rank:
+            self.gain = ContextGain(size, config.gain_rank)
 
     def __call__(
         self, x: mx.array, memory: LayerMemory | None = None, name: str = ""
@@ -46,7 +67,8 @@ class Neuron(nn.Module):
         if c.kind == "none":
             return x, mx.array(1.0)
         theta, beta = self.constants()
-        x = x.astype(mx.float32) + self.bias
+        x = x.astype(mx.float32)
+        x = (self.gain(x) if "gain" in self else x) + self.bias
         if c.memoryless and len(x) == 1 and c.kind == "graded" and c.clip_membrane is None:
             u = x / theta
             return theta * spike(c)(u), counted(c)(u).astype(mx.float32).mean()

@@ -18,6 +18,8 @@ from spikeloom.backends.updates import Rule, rules, warmed
 from spikeloom.backends.weights import Array, fed_shares, initial_weights, roles
 from spikeloom.config import ModelConfig, RunConfig, TrainingConfig
 
+SCALE = 100.0  # of the gradients that Muon sees
+
 
 class Learner:
     """A model in training, as `spikeloom.backends.training` drives it.
@@ -121,7 +123,9 @@ class Muon(optimizers.Muon):
         w = w (1 - lr * decay) - lr * 0.2 sqrt(max(d_out, d_in)) * orthogonal(momentum)
 
     MLX's own puts the decay into the gradient, where orthogonalising loses its size, and scales by
-    `sqrt(max(1, d_out / d_in))`, which is short of the above by a factor of `0.2 sqrt(d_in)`.
+    `sqrt(max(1, d_out / d_in))`, which is short of the above by a factor of `0.2 sqrt(d_in)`. It
+    also adds 1e-7 to the norm that it divides by, which small gradients feel: they are taken times
+    `SCALE`, which changes nothing else.
 
     Args:
         decay: `w` shrinks by this times the learning rate.
@@ -133,7 +137,7 @@ class Muon(optimizers.Muon):
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: Any) -> mx.array:
         """A matrix `[d_out, d_in]` after one update."""
-        move = super().apply_single(gradient, mx.zeros_like(parameter), state)
+        move = super().apply_single(SCALE * gradient, mx.zeros_like(parameter), state)
         kept = parameter * (1 - self.learning_rate * self.decay)
         return kept + 0.2 * math.sqrt(parameter.shape[1]) * move
 
