@@ -109,8 +109,8 @@ def train(
     phases = None if curriculum is None else str(curriculum)
     result = backends.train(backend, run, data, out, curriculum=phases, title=title, **both)
     report = {"directory": str(result.directory), **result.metrics}
-    print(f"{result.directory}: {_summary(result.metrics)}")
     write_json(report, json_file)
+    print(f"{result.directory}: {_summary(result.metrics)}")
 
 
 @models_app.command("eval")
@@ -149,8 +149,8 @@ def evaluate(
         batch_size=batch_size,
     )
     report["protocol"] |= {"source": data, "part": part}
-    print_evaluation(report)
     write_json(report, json_file)
+    print_evaluation(report)
 
 
 @models_app.command()
@@ -180,8 +180,8 @@ def compare(
     table = to_markdown(rows)
     (out / "comparison.md").write_text(table + "\n", encoding="utf-8")
     to_png(rows, out / "comparison.png")
-    print(table)
     write_json({"rows": rows}, json_file)
+    print(table)
 
 
 @models_app.command()
@@ -276,8 +276,8 @@ def verify(
 
     model, tokens = _verifiable(checkpoint, text)
     report = prove(model, tokens)
-    print_verification(report)
     write_json(report, json_file)
+    print_verification(report)
     if not report["passed"]:
         raise typer.Exit(1)
 
@@ -295,8 +295,8 @@ def profile(
     from spikeloom.evaluation.text_report import print_profile
 
     report = draw(*load(checkpoint), text, out)
-    print_profile(report, out)
     write_json(report, json_file)
+    print_profile(report, out)
 
 
 @models_app.command()

@@ -27,8 +27,8 @@ def slim(
 
     report = write_slim(checkpoint, out)
     size = report["weight_bytes"] / 2**20
-    print(f"{out}: {report['parameters'] / 1e6:.2f} M parameters, weights of {size:.2f} MiB")
     write_json(report, json_file)
+    print(f"{out}: {report['parameters'] / 1e6:.2f} M parameters, weights of {size:.2f} MiB")
 
 
 @ship_app.command()
@@ -77,8 +77,8 @@ def card(
         runs=runs or (),
     )
     text = write_card(checkpoint, facts, samples, seed)
-    print(text)
     write_json({"card": text}, json_file)
+    print(text)
 
 
 def _pair(option: str, given: str) -> tuple[str, str]:
