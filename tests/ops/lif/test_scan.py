@@ -143,7 +143,7 @@ def test_the_layouts_of_the_model_are_not_copied(device, name):
     for per_channel in (True, False):
         folded = x.reshape(scan.folded(x, per_channel))
         assert folded.data_ptr() == x.data_ptr()
-        assert scan.lif(x, beta=torch.full((12,), 0.9))[0].stride() == x.stride()
+        assert scan.lif(x, beta=torch.full((12,), 0.9, device=device))[0].stride() == x.stride()
 
 
 def test_parts_make_the_whole(device):
