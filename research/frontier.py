@@ -47,6 +47,16 @@ SERIES = (
         "v-",
     ),
     Series(
+        "the same with a context gain",
+        {
+            f"{DAY}-batch-{size}/dense-b16-m10": tuple(
+                f"{DAY}-gain-{size}/gain8-{target}" for target in ("s29", "s20")
+            )
+            for size in ("6m", "15m")
+        },
+        "^-",
+    ),
+    Series(
         "15m, 72 M tokens, two seeds",
         {
             f"{DAY}-15m-72M/dense-{i}": (f"{DAY}-15m-72M/s29-{i}", f"{DAY}-15m-72M/s20-{i}")
@@ -55,14 +65,12 @@ SERIES = (
     ),
     Series("125m, 36 M tokens", {f"{DAY}-125m-36M/dense": (f"{DAY}-125m-36M/s29",)}, "D"),
     Series(
-        "6m, 24 M tokens, AdamW",
-        {f"{DAY}-muon-6m/dense-a4": _both("muon-6m", "a4")},
-        "o--",
-    ),
-    Series(
-        "15m, 100 M tokens, AdamW",
-        {f"{DAY}-15m/dense.train": (f"{DAY}-fine/fine-warm40.train",)},
-        "s",
+        "AdamW: 6m, 24 M tokens (line); 15m, 100 M",
+        {
+            f"{DAY}-muon-6m/dense-a4": _both("muon-6m", "a4"),
+            f"{DAY}-15m/dense.train": (f"{DAY}-fine/fine-warm40.train",),
+        },
+        "s--",
     ),
 )
 
