@@ -7,6 +7,7 @@ side, then checked with its gradients against the recurrence, then timed in turn
 at the end the shipped one and the fastest, launch by launch (60 s).
 """
 
+import argparse
 import os
 import time
 from collections.abc import Hashable
@@ -177,6 +178,8 @@ def show_launches(name, choice, inputs):
 
 
 def main():
+    raw = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(description=__doc__, formatter_class=raw).parse_args()
     torch.manual_seed(0)
     inputs = attention.draw(*SIZE)
     failed = compile_all(CHOICES, inputs)

@@ -6,7 +6,7 @@ usage: PYTHONPATH=src python benchmarks/sweep_gather.py [large] [decoder]
 step of spikeloom-125m near its firing rates, their parts left to what comes behind (30 s).
 """
 
-import sys
+import argparse
 from contextlib import ExitStack
 from unittest.mock import patch
 
@@ -140,8 +140,15 @@ def compare(name, payload, chain, works):
 
 
 def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sweeps = ("large", "decoder")
+    parser.add_argument("wanted", nargs="*", metavar="SWEEP", help=" or ".join(sweeps))
+    wanted = parser.parse_args().wanted or sweeps
+    if unknown := set(wanted).difference(sweeps):
+        parser.error(f"no such sweep: {', '.join(sorted(unknown))}")
     torch.manual_seed(0)
-    wanted = sys.argv[1:] or ["large", "decoder"]
     if "decoder" in wanted:
         for name, size in DECODER.items():
             compare(name, *decoder(*size))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from spikeloom.evaluation.pictures import by_position
@@ -11,13 +11,16 @@ from spikeloom.evaluation.text_report import print_positions
 
 
 def main() -> None:
-    folder, picture = Path(sys.argv[1]), Path(sys.argv[2])
-    files = sorted(folder.glob("*.positions.json"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where results.tar.gz was unpacked")
+    parser.add_argument("picture", type=Path)
+    given = parser.parse_args()
+    files = sorted(given.folder.glob("*.positions.json"))
     models = [model for file in files for model in json.loads(file.read_text())["models"]]
     if not models:
-        sys.exit(f"error: no *.positions.json in {folder}: unpack results.tar.gz there first")
+        parser.error(f"no *.positions.json in {given.folder}: unpack results.tar.gz there first")
     print_positions(models)
-    by_position(models, picture)
+    by_position(models, given.picture)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from spikeloom.model import (
     quantised_twin,
 )
 from spikeloom.model.products import active_share, fed_weights, products
+from spikeloom.model.sizes import describe
 from spikeloom.neurons import ContextGain, make_neuron
 
 SIZE, RANK = 16, 3
@@ -79,6 +80,7 @@ def test_its_weights_count_as_read():
     ours = model()
     own = 7 * 2 * RANK * SIZE  # mixer in and out, MLP in, twice, and the head
     assert sum(m.weights for m in ours.modules() if isinstance(m, ContextGain)) == own
+    assert describe(ours)["weights_in_gains"] == own
     fed, stored = fed_weights(ours), sum(p.weights for p in products(ours))
     assert (fed[-1].item(), fed.sum().item()) == (own, stored + own)
     ids = torch.randint(0, 40, (2, 9), generator=torch.Generator().manual_seed(1))

@@ -9,7 +9,7 @@ import torch
 from spikeloom import presets
 from spikeloom.config import load_config
 from spikeloom.model.huggingface import SpikeloomConfig, SpikeloomForCausalLM
-from spikeloom.model.products import products
+from spikeloom.model.products import neurons, products
 
 
 def preset_sizes() -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def preset_sizes() -> list[dict[str, Any]]:
 
 
 def describe(model: SpikeloomForCausalLM) -> dict[str, Any]:
-    """Parameters, sizes, and which products are spike-fed."""
+    """Parameters, sizes, and which products are spike-fed; gains are read for every token."""
     config = model.config.architecture
     fed = products(model)
     spiking = sum(p.weights for p in fed if p.spikes)
@@ -38,6 +38,7 @@ def describe(model: SpikeloomForCausalLM) -> dict[str, Any]:
         "mlps": [layer.mlp for layer in config.layer_list],
         "weights_in_products": sum(p.weights for p in fed),
         "weights_fed_by_spikes": spiking,
+        "weights_in_gains": sum(neuron.dense_weights for neuron in neurons(model).values()),
         "dense_products": [p.name for p in fed if not p.spikes],
     }
 
