@@ -9,6 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+SILENT = 0.005
+"""Channel rate below which a neuron hardly takes part: the products behind it read nothing."""
+
 
 def print_evaluation(report: dict[str, Any]) -> None:
     """Quality, sparsity, operations and energy of `perplexity.evaluate`."""
@@ -20,6 +23,7 @@ def print_evaluation(report: dict[str, Any]) -> None:
         ("bits per byte", f"{report['bits_per_byte']:.4f}"),
         ("active share", f"{report['active_share']:.3f} of the weights are read per token"),
         ("channel rate / mean count", _firing(report)),
+        *_silent(report["per_layer"]),
         ("dense equivalent", f"{ops['dense_macs']:,.0f} multiply-accumulates per token"),
         ("unrolled to binary slots", f"{ops['acs']:,.0f} accumulates + {ops['macs']:,.0f} MACs"),
         ("energy estimate, 45 nm fp32", _energy(energy)),
@@ -90,6 +94,16 @@ def _firing(report: dict[str, Any]) -> str:
     if report["channel_rate"] is None:
         return "no neurons: every product is dense"
     return f"{report['channel_rate']:.3f} / {report['mean_count']:.2f}"
+
+
+def _silent(per_layer: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Neurons that a model has trained to hardly ever fire; no row where there are none."""
+    silent = [row["neuron"] for row in per_layer if row["channel_rate"] < SILENT]
+    names = [name.removeprefix("model.decoder.") for name in silent]
+    if not names:
+        return []
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return [("silent", f"{len(names)} of {len(per_layer)} neurons (below {SILENT}): {some}")]
 
 
 def _energy(energy: dict[str, Any]) -> str:
