@@ -43,8 +43,8 @@ LEGEND = """## How to read it
   model that was trained on shorter rows (real-sam-v4: 64 tokens). WikiText-2 is the
   standard word-tokenised test file with its `<unk>`, read as any text by models that were trained
   on other text: bits per byte of that file, not the word perplexity of the literature.
-- **Active share**: weights touched per token over all weights in products, head included; a
-  product without a neuron in front counts as 1. What stands behind a product (SpikeGPT, Pulse)
+- **Active share**: weights touched per token over all weights in products and gains, head included;
+  a product without a neuron in front counts as 1. What stands behind a product (SpikeGPT, Pulse)
   makes spikes, but skips no weight. Where a token takes several steps (spike-transformer: 4), it
   is the share of one step, and a token touches that many times more.
 - **Firing**: share of all neurons' channels that spike, per token (per step where a token takes

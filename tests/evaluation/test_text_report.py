@@ -7,7 +7,7 @@ from spikeloom.evaluation.perplexity import evaluate
 from spikeloom.evaluation.text_report import print_evaluation
 
 
-def test_neurons_that_never_fire_are_named(tokenizer, source, capsys):
+def test_neurons_that_hardly_fire_are_named(tokenizer, source, capsys):
     model = build_model(vocab_size=261)
     print_evaluation(evaluate(model, tokenizer, source))
     assert "silent" not in capsys.readouterr().out

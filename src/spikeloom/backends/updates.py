@@ -1,8 +1,8 @@
 """What an update follows, for every backend: the rule of each weight, dead zones that open.
 
 The same groups as `spikeloom.training.optimizers` makes in PyTorch. Muon takes the matrices between
-neurons; embedding, head and vectors are AdamW's. Decay is for matrices only: gains, biases, payload
-steps and decays are scales, not weights.
+neurons; embedding, head and vectors are AdamW's. Decay is for matrices only: gains of norms,
+biases, payload steps and decays are scales, not weights.
 """
 
 from __future__ import annotations

@@ -238,11 +238,11 @@ def _protocol(
         "after the first is scored once, separators included. Loss in nats per scored token. Bits "
         "per byte = total nats / ln 2 / UTF-8 bytes of the documents' text (separators cost bits "
         "and bring no bytes). Firing and operations: mean over the positions that predict a scored "
-        "token. active_share = weights touched / weights in products, head included, dense "
-        "products and gains at 1. acs = accumulates of the bitwise unrolling; macs = products "
-        "without a neuron, and the mixers' own; norms, activations, neuron updates and the "
-        "embedding lookup "
-        "are not counted. channel_rate and mean_count weigh each neuron by its channels."
+        "token. active_share = weights touched / weights in products and gains, head included, "
+        "dense products and gains at 1. acs = accumulates of the bitwise unrolling; macs = "
+        "products without a neuron, and the mixers' own; norms, activations, neuron updates and "
+        "the embedding lookup are not counted. channel_rate and mean_count "
+        "weigh each neuron by its channels."
     )
     return {
         "text": text,

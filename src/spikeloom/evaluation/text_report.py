@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 SILENT = 0.005
-"""Channel rate below which a neuron hardly takes part: the products behind it read nothing."""
+"""Channel rate below which a neuron hardly takes part: the products behind it hardly read."""
 
 
 def print_evaluation(report: dict[str, Any]) -> None:

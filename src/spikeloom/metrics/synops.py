@@ -71,7 +71,7 @@ class Operations:
         products: one entry per weight product, in order of computation, then one per context gain.
         mixer_macs: multiply-accumulates in the mixers, outside weight products.
         dense_mixer_macs: the same for one step per token, where attention reads every key.
-        active_share: weights touched per read over all weights in products, head included.
+        active_share: weights touched per read over all weights in products and gains, head too.
         channel_rate: share of active channels, over the channels of all neurons (each neuron
             weighs by its width, once, however many products it feeds); None without neurons.
         mean_count: mean |s| with the same weighting; None without neurons.

@@ -1,6 +1,6 @@
 """Parameter groups, AdamW, and Muon for the matrices.
 
-Weight decay goes to matrices only: gains, biases, payload steps and decays are scales, not
+Weight decay goes to matrices only: gains of norms, biases, payload steps and decays are scales, not
 weights. With Muon, matrices between neurons are orthogonalised (`training.muon`, its update
 scaled to AdamW's so that one learning rate serves both); embedding, head and vectors stay with
 AdamW. With `layer_decay` each of these groups is split once more, by learning rate.
