@@ -95,6 +95,15 @@ VARIANTS = {
 # The 1b presets are their smaller sisters at another size.
 RUNS = [n for n in presets.names() if not n.endswith("1b") and runs_in_numpy(load_config(n).model)]
 NAMES = [*RUNS, *VARIANTS]
+# what learners are held to, update by update
+TRAINED = [
+    "spikeloom-1m",
+    "gated sdsa",
+    "gains",
+    "spike-transformer",
+    "flow-15m",
+    "membrane, hard reset",
+]
 
 
 def small_model(name, dtype=torch.float64):

@@ -61,8 +61,8 @@ def positions(
         )
         report["protocol"] |= {"source": data, "part": part}
         rows.append({"name": name, **report})
-    print_positions(rows)
     write_json({"models": rows}, json_file)
+    print_positions(rows)
     if picture is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         pictures.by_position(rows, picture)

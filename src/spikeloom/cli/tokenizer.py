@@ -105,8 +105,8 @@ def compare(
             rows.append({"directory": str(path), **asdict(measure(words, texts))})
     about = {"source": data, "part": part, "documents": len(texts)}
     about["bytes"] = sum(len(text.encode()) for text in texts)
-    _print_rows(rows, about)
     write_json({**about, "rows": rows}, json_file)
+    _print_rows(rows, about)
 
 
 @tokenizer_app.command()

@@ -10,7 +10,7 @@ mx = pytest.importorskip("mlx.core", reason="needs `pip install 'spikeloom[mlx]'
 
 from mlx import nn  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
-from parity import reference, small_model, tokens_of, torch_step, weights_of  # noqa: E402
+from parity import TRAINED, reference, small_model, tokens_of, torch_step, weights_of  # noqa: E402
 
 from spikeloom.backends.mlx import training  # noqa: E402
 from spikeloom.backends.mlx.checkpoint import from_numpy  # noqa: E402
@@ -26,14 +26,6 @@ TRAINING = TrainingConfig(
     learning_rate=1e-2, weight_decay=0.3, clip=0.1, target_active_share=0.01, rate_weight=3.0
 )
 CLOSE_MUON = 2e-6  # three moves of about 1e-3 in float32
-NAMES = [
-    "spikeloom-1m",
-    "gated sdsa",
-    "gains",
-    "spike-transformer",
-    "flow-15m",
-    "membrane, hard reset",
-]
 
 
 def learner_of(model, training=TRAINING):
@@ -62,7 +54,7 @@ def whole_muon(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_an_update_is_that_of_pytorch(name, kind, whole_muon):
     model, training = small_model(name, torch.float32), replace(TRAINING, optimizer=kind)
     learner, before = learner_of(model, training), weights_of(model)

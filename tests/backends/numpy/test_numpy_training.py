@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from parity import reference, small_model, tokens_of, torch_step, weights_of
+from parity import TRAINED, reference, small_model, tokens_of, torch_step, weights_of
 
 from spikeloom.backends.numpy.training import Learner, Optimizer, clip, orthogonal
 from spikeloom.backends.updates import warmed
@@ -22,14 +22,6 @@ TRAINING = TrainingConfig(
 CLOSE = 2e-5
 # PyTorch's Muon orthogonalises in bfloat16: what it moves a matrix by is off by up to this share.
 ROUGH = 0.02
-NAMES = [
-    "spikeloom-1m",
-    "gated sdsa",
-    "gains",
-    "spike-transformer",
-    "flow-15m",
-    "membrane, hard reset",
-]
 
 
 def learner_of(model, training=TRAINING):
@@ -46,7 +38,7 @@ def whole_muon(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_updates_are_those_of_pytorch(name, kind, whole_muon):
     model, training = small_model(name), replace(TRAINING, optimizer=kind)
     learner, optimizer = learner_of(model, training), make_optimizer(model, training)
