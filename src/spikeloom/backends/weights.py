@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,11 @@ def fed_shares(config: ModelConfig) -> Array:
     fed = [d_in * sum(products.values()) for _, d_in, products in found]
     own = sum(2 * neuron.gain_rank * size for neuron, size, _ in found)
     return np.array([*fed, own]) / (sum(fed) + own)
+
+
+def touched(rates: Sequence[float] | Array, shares: Array) -> float:
+    """Weights read per token over all weights: channel rates `[N]` under `fed_shares` `[N + 1]`."""
+    return float(np.dot([*rates, 1.0], shares))
 
 
 def initial_weights(config: ModelConfig, seed: int = 0) -> Weights:

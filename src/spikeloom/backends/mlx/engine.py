@@ -15,7 +15,7 @@ from spikeloom.backends.mlx import checkpoint
 from spikeloom.backends.mlx.decoder import Model
 from spikeloom.backends.mlx.device import on_gpu
 from spikeloom.backends.mlx.state import LayerMemory
-from spikeloom.backends.weights import Array, fed_shares
+from spikeloom.backends.weights import Array, fed_shares, touched
 from spikeloom.checkpoint import resolve
 
 PREFILL = 256  # tokens of a prompt that are read at once
@@ -87,7 +87,7 @@ class Engine(ReadsAtOnce):
         mx.eval(logits, rates, arrays)
         for memory, after in zip(state.cache, arrays, strict=True):
             memory.arrays = after
-        state.count(float(np.dot([*np.array(rates), 1.0], self._shares)), len(tokens))
+        state.count(touched(np.array(rates), self._shares), len(tokens))
         return np.array(logits)
 
     def _forward(

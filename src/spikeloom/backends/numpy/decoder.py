@@ -29,7 +29,7 @@ from spikeloom.backends.numpy.layers import (
     squared_relu,
 )
 from spikeloom.backends.numpy.neurons import neuron
-from spikeloom.backends.weights import ROOT, Array, Weights, fed_shares, head_name
+from spikeloom.backends.weights import ROOT, Array, Weights, fed_shares, head_name, touched
 from spikeloom.config import LayerConfig, ModelConfig, NeuronConfig
 
 Block = tuple[Array, list[float], Callable[[Array, list[float], Weights], Array]]
@@ -233,6 +233,6 @@ def loss_and_gradients(
     out = decoder.forward(tokens)
     loss, dlogits = cross_entropy(out.logits, targets)
     shares = fed_shares(decoder.config)
-    share = float(np.dot([*out.rates, 1.0], shares))
+    share = touched(out.rates, shares)
     pressed = target_active_share is not None and share >= target_active_share
     return loss, share, out.pull(dlogits, list(rate_weight * shares[:-1] * pressed))

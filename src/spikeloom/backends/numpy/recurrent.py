@@ -20,7 +20,7 @@ from spikeloom.backends.generation import Reading, generate
 from spikeloom.backends.numpy import attention
 from spikeloom.backends.numpy.decoder import Decoder
 from spikeloom.backends.numpy.neurons import neuron
-from spikeloom.backends.weights import Array, Weights, fed_shares, read, roles
+from spikeloom.backends.weights import Array, Weights, fed_shares, read, roles, touched
 from spikeloom.checkpoint import resolve
 from spikeloom.config import LayerConfig, ModelConfig, NeuronConfig
 
@@ -89,7 +89,7 @@ class Engine(Decoder):
         """Read one token, and advance the state; the logits of the next, `[V]`."""
         self.state = state
         out = self.forward(np.array([[token]]))
-        state.count(float(np.dot([*out.rates, 1.0], self.shares)))
+        state.count(touched(out.rates, self.shares))
         return out.logits[0, 0]
 
     def generate(self, *args: Any, **kwargs: Any) -> Iterator[int]:

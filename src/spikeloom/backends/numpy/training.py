@@ -11,7 +11,7 @@ import numpy as np
 from spikeloom.backends.numpy.decoder import Decoder, loss_and_gradients
 from spikeloom.backends.numpy.layers import add, cross_entropy, next_tokens
 from spikeloom.backends.updates import rules, warmed
-from spikeloom.backends.weights import Array, Weights, fed_shares, initial_weights, write
+from spikeloom.backends.weights import Array, Weights, fed_shares, initial_weights, touched, write
 from spikeloom.config import RunConfig, TrainingConfig
 
 EPS, MOMENTUM = 1e-8, 0.95  # AdamW's, Muon's
@@ -112,8 +112,8 @@ class Learner:
     def evaluate(self, rows: Array) -> tuple[float, float]:
         """Loss and active share of rows `[B, L]`."""
         out = Decoder(self.config, self.weights).forward(rows)
-        share = np.dot([*out.rates, 1.0], fed_shares(self.config))
-        return cross_entropy(out.logits, next_tokens(rows))[0], float(share)
+        share = touched(out.rates, fed_shares(self.config))
+        return cross_entropy(out.logits, next_tokens(rows))[0], share
 
     def save(self, directory: Path) -> None:
         """`config.json` and `model.safetensors`."""
