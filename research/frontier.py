@@ -33,16 +33,21 @@ def _both(folder: str, name: str) -> tuple[str, ...]:
     return tuple(f"{DAY}-{folder}/{target}-{name}" for target in ("s29", "s20"))
 
 
+SEEDS = {  # of 15m, batches of 16: the dense run of each, and what is measured against it
+    f"{DAY}-batch-15m/dense-b16-m10": (f"{DAY}-gain-15m/s29", f"{DAY}-gain-15m/s20"),
+    f"{DAY}-gain-15m/dense-seed1": _both("seeds-15m", "seed1"),
+    f"{DAY}-seeds-15m/dense-seed2": _both("seeds-15m", "seed2"),
+}
 SERIES = (
     Series(
         "6m, 24 M tokens",
         {f"{DAY}-muon-6m/dense-m20": _both("muon-6m", "m20")},
     ),
     Series(
-        "6m (upper) and 15m, 24 M tokens, batches of 16",
+        "batches of 16: 6m (upper), and 15m with three seeds",
         {
-            f"{DAY}-batch-{size}/dense-b16-m10": _both(f"batch-{size}", "b16-m20")
-            for size in ("6m", "15m")
+            f"{DAY}-batch-6m/dense-b16-m10": (f"{DAY}-gain-6m/s29", f"{DAY}-gain-6m/s20"),
+            **SEEDS,
         },
         "v-",
     ),
@@ -63,12 +68,20 @@ SERIES = (
             for i in (0, 1)
         },
     ),
-    Series("125m, 36 M tokens", {f"{DAY}-125m-36M/dense": (f"{DAY}-125m-36M/s29",)}, "D"),
     Series(
-        "AdamW: 6m, 24 M tokens (line); 15m, 100 M",
+        "125m, 24 M tokens (line), 36 M",
         {
-            f"{DAY}-muon-6m/dense-a4": _both("muon-6m", "a4"),
-            f"{DAY}-15m/dense.train": (f"{DAY}-fine/fine-warm40.train",),
+            "scaling/125m-dense-24000k": ("scaling/125m-spiking-24000k", f"{DAY}-125m-24M/s20"),
+            f"{DAY}-125m-36M/dense": (f"{DAY}-125m-36M/s29",),
+        },
+        "D-",
+    ),
+    Series(
+        "15m with a state of constant size, batches of 16",
+        {
+            f"{DAY}-batch-15m/dense-b16-m10": tuple(
+                f"{DAY}-seeds-15m/hybrid-{target}" for target in ("s29", "s20")
+            )
         },
         "s--",
     ),
@@ -78,6 +91,8 @@ SERIES = (
 def report(run: str) -> dict[str, float]:
     """What training said of a run, whichever script kept it."""
     found = json.loads((RUNS / f"{run}.json").read_text("utf-8"))
+    if "family" in found:  # research/scaling.py
+        return {f"eval_{key}": found[key] for key in ("loss", "active_share")}
     return found.get("train", found)
 
 

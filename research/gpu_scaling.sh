@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Loss against parameters and tokens on a machine with GPUS GPUs: research/scaling.py, a share each.
 # usage: SECONDS_LEFT=S [GPUS=4] research/gpu_scaling.sh DATA_DIR OUT_DIR
-# DATA_DIR holds books-*.jsonl.xz, wikipedia-articles.jsonl.xz, tinystories.jsonl.xz and valid-*.
+# DATA_DIR holds train-*.jsonl.xz, the texts that scaling.yaml names, and valid-*.
 # JSONs that lie in research/runs/scaling are not trained again; new ones come back in
 # OUT_DIR/results.tar.gz.
 set -u
@@ -11,7 +11,7 @@ python=${PYTHON:-python3}
 runs=${RUNS:-/tmp/runs/scaling}; results=$runs/results; mkdir -p "$runs" "$out" "$results"
 export SPIKELOOM_CACHE=$runs/cache
 cp research/runs/scaling/*.json "$results" 2>/dev/null
-train=$(ls "$data"/books-*.jsonl.xz "$data"/wikipedia-articles.jsonl.xz "$data"/tinystories.jsonl.xz 2>/dev/null | paste -sd,)
+train=$(ls "$data"/train-*.jsonl.xz | paste -sd,)
 valid=$(ls "$data"/valid-*.jsonl* | paste -sd,)
 [ -f "$runs/prepared/prepared.json" ] || $python -m spikeloom.cli data prepare "$train" \
   --preset spikeloom-15m --seed 0 --out "$runs/prepared"

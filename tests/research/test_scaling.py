@@ -40,9 +40,9 @@ def test_every_run_of_the_plan_is_a_config_and_sizes_grow():
         settings = [line[i + 1] for i, word in enumerate(line) if word == "--set"]
         config = load_config(line[4], settings)
         assert (config.model.vocab_size, config.model.max_position_embeddings) == (4096, 512)
-        assert config.training.batch_size * config.training.gradient_accumulation == 64
+        assert config.training.batch_size * config.training.gradient_accumulation == 32
         assert ("dense" in line) == (run.family == "dense")
-        assert config.training.compile == (run.tokens >= 20_000_000)
+        assert config.training.compile == (run.tokens >= PLAN["compile_from"])
         widths.append(config.model.hidden_size)
     assert widths == sorted(widths)
     assert len(set(widths)) == 5
@@ -109,7 +109,10 @@ def test_fits_find_the_law_that_made_the_losses(tmp_path, capsys):
     for family, law in laws.items():
         assert [found[family][n][0] for n in "EAaBb"] == pytest.approx(law, rel=0.02)
         assert found[family]["rms_residual"] < 1e-3
-    assert "beyond" in capsys.readouterr().out
+        assert "drawn" not in found[family]
+    beyond = [line for line in capsys.readouterr().out.splitlines() if "beyond" in line]
+    assert all(" to " in line for line in beyond)
+    assert len(beyond) == 2
     picture = tmp_path / "scaling.png"
     given = scaling.parser().parse_args(["draw", str(tmp_path), str(picture)])
     given.do(given)

@@ -6,6 +6,7 @@ from blue (negative) over white (silent) to red (positive).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -144,7 +145,8 @@ def loss_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: str | P
 
 
 def by_position(models: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Bits per byte over the position in a text, a line per model.
+    """Bits per byte over the position in a text, a line per model; those of dense models are
+    dashed, and begin the colours anew.
 
     Args:
         models: reports of `spikeloom.evaluation.positions`, each with a `name`. A line that
@@ -153,12 +155,15 @@ def by_position(models: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """
     figure = blank_figure(7.5, 4.2)
     axes = figure.axes[0]
-    for i, model in enumerate(models):
-        colour = COLOURS[i % len(COLOURS)]
+    drawn: Counter[str] = Counter()
+    for model in models:
+        style = "--" if model["active_share"] == 1 else "-"
+        colour = COLOURS[drawn[style] % len(COLOURS)]
+        drawn[style] += 1
         ends = [bucket["to"] for bucket in model["buckets"]]
         bits = [bucket["bits_per_byte"] for bucket in model["buckets"]]
         label = f"{model['name']} ({model['state_bytes'] / 1e3:,.0f} kB of state at the end)"
-        axes.plot(ends, bits, color=colour, marker="o", ms=4, label=label)
+        axes.plot(ends, bits, style, color=colour, marker="o", ms=4, label=label)
     axes.set_xscale("log", base=2)
     axes.set_xticks(ends, [f"{end:,}" for end in ends], fontsize=8)
     for context in sorted({model["protocol"]["trained_context"] for model in models}):
