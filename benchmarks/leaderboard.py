@@ -28,7 +28,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from leaderboard_records import Records, trained
+from leaderboard_records import Records, mean_share, trained
 from leaderboard_rows import SIZES, Run, rows, runs, shell
 
 ROOT = Path(__file__).parent.parent
@@ -150,29 +150,25 @@ class Leaderboard:
         return {name: source for name, _, source in pairs}
 
     def decode(self) -> None:
-        """`spikeloom compare` of the best runs of a size: decode speed, in turns."""
-        for size in self.sizes:
-            found = [self.records.best(row) for row in rows(size, self.options.only)]
-            ready = [run for run in found if run is not None and self.finished(run)]
-            known = self.records.read_decode(size).get("rows", {})
-            if any(run.rate != known.get(run.row.name, {}).get("rate") for run in ready):
-                self._decode_size(size, ready)
+        """Decode speed of the rows of a size that have figures, in turns (`leaderboard_decode`)."""
+        from leaderboard_decode import speeds
 
-    def _decode_size(self, size: str, ready: Sequence[Run]) -> None:
-        text = next(iter(self.sets.values()))
-        out = ["--max-tokens", "1024", "--out", str(self.work / size / "decode")]
-        where = [str(self.checkpoint(run)) for run in ready]
-        compared = _report(["compare", *where, "--data", text, *out], self.work)["rows"]
-        told = {
-            run.row.name: {
-                "rate": run.rate,
-                "active_share": row["active_share"],
-                **row["tokens_per_second"],
+        for size in self.sizes:
+            best = {row: self.records.best(row) for row in rows(size, self.options.only)}
+            found = {row: (run, self.records.read(run)) for row, run in best.items() if run}
+            shares = {row: mean_share(record) for row, (_, record) in found.items()}
+            wanted = {row: share for row, share in shares.items() if share is not None}
+            known = self.records.read_decode(size).get("rows", {})
+            if all(known.get(row.name, {}).get("active_share") == s for row, s in wanted.items()):
+                continue
+            told = {
+                row.name: {"rate": found[row][0].rate, "active_share": wanted[row]}
+                for row in wanted
             }
-            for run, row in zip(ready, compared, strict=True)
-        }
-        record = {"machine": _machine(), "commit": self.commit, "rows": told}
-        self.records.write_decode(size, record)
+            for name, by_engine in speeds(wanted, self.options.settings).items():
+                told[name] |= by_engine
+            record = {"machine": _machine(), "commit": self.commit, "rows": told}
+            self.records.write_decode(size, record)
 
     def column(self) -> None:
         """Train and evaluate run by run, as long as there is time for one like the slowest."""

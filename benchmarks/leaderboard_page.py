@@ -64,9 +64,10 @@ TRAINED = """
 
 DECODED = """
 - **Event, step**: decoding measured in tokens per second, batch 1, one thread, fp32, rounds in
-  turn, median (`spikeloom compare`), on {machines}. *Event* is the event-driven engine, which
-  reads only the weights of channels that fired; empty where it has no such form. *Step* is the
-  PyTorch model, token by token."""
+  turn, median, on {machines}. Weights are random, the payload steps scaled until the model has
+  the active share of the table. *Event* is the event-driven engine, which reads only the weights
+  of channels that fired; empty where it has no such form. *Step* is the PyTorch model, token by
+  token."""
 
 
 @dataclass(frozen=True)

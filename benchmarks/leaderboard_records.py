@@ -17,7 +17,7 @@ class Records:
 
     A run's file has `train` (see `trained`) or why it `failed`, then `eval` by held-out text.
     Decoding is timed with all rows of a size in turns, so it has one file: `machine`, `commit`,
-    and in `rows` by name the speeds, with the rate and active share of the run that was timed.
+    and in `rows` by name the speeds, with the rate of the row's best run and its active share.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -58,6 +58,12 @@ def best_rate(tried: Mapping[float, Record]) -> float | None:
     """
     losses = {rate: r["train"]["eval_loss"] for rate, r in tried.items() if "train" in r}
     return min(losses, key=lambda rate: losses[rate], default=None)
+
+
+def mean_share(record: Record) -> float | None:
+    """The active share that the page shows of a run; None if it was not evaluated."""
+    shares = [entry["active_share"] for entry in record.get("eval", {}).values()]
+    return sum(shares) / len(shares) if shares else None
 
 
 def at_an_end(tried: Mapping[float, Record]) -> bool:

@@ -13,6 +13,7 @@ import yaml
 
 if TYPE_CHECKING:
     from spikeloom.config import ModelConfig
+    from spikeloom.model import SpikeloomConfig
 
 ROWS = Path(__file__).with_name("leaderboard.yaml")
 SIZES = ("6m", "15m")
@@ -39,29 +40,34 @@ class Row:
     settings: tuple[str, ...]
     rates: tuple[float, ...]
 
-    @property
-    def model(self) -> ModelConfig:
+    def config(self, settings: Sequence[str] = ()) -> SpikeloomConfig:
+        """The architecture with the one tokenizer's vocabulary; `settings` win over the row's."""
+        from spikeloom.model import SpikeloomConfig
+
+        told = self.architecture(settings).__dict__
+        return SpikeloomConfig(**{**told, "vocab_size": VOCABULARY})
+
+    def architecture(self, settings: Sequence[str] = ()) -> ModelConfig:
         from spikeloom.config import load_config
         from spikeloom.training.twin import twin_of
 
-        return twin_of(load_config(self.preset, self.settings), self.twin).model
+        return twin_of(load_config(self.preset, [*self.settings, *settings]), self.twin).model
 
     @property
     def kind(self) -> str:
         """`spiking`, `quantised` or `dense`."""
         from spikeloom.evaluation.compare import kind
 
-        return kind(self.model)
+        return kind(self.architecture())
 
     @property
     def parameters(self) -> int:
         import torch
 
-        from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM
+        from spikeloom.model import SpikeloomForCausalLM
 
-        config = SpikeloomConfig(**{**self.model.__dict__, "vocab_size": VOCABULARY})
         with torch.device("meta"):
-            return SpikeloomForCausalLM(config).num_parameters()
+            return SpikeloomForCausalLM(self.config()).num_parameters()
 
 
 @dataclass(frozen=True)

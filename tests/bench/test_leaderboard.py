@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from spikeloom.config import load_config
+from spikeloom.model import SpikeloomForCausalLM, active_share, fed_weights
 from spikeloom.training.twin import twin_of
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import leaderboard  # noqa: E402
+import leaderboard_decode  # noqa: E402
 from leaderboard_rows import SIZES, rows, runs  # noqa: E402
 
 WANTED = {  # the rows that were asked for
@@ -88,6 +91,26 @@ def test_a_run_that_fails_leaves_the_reason(tmp_path, capfd):
     found = json.loads((tmp_path / "results" / "6m" / "0.01" / "dense.json").read_text())
     assert str(tmp_path / "work" / "data") in found["failed"]  # which does not exist
     assert (found["commit"], found["command"].split()[:2]) == ("abc", ["spikeloom", "train"])
+
+
+def test_a_row_is_timed_at_the_active_share_of_its_best_run():
+    tiny = ["model.num_hidden_layers=1", "model.hidden_size=32", "model.num_attention_heads=2",
+            "model.intermediate_size=64"]  # fmt: skip
+    (row,) = rows("6m", ["spikeloom"])
+    model = SpikeloomForCausalLM(row.config(tiny)).eval()
+    text = torch.randint(0, 1000, (64,), generator=torch.Generator().manual_seed(0))
+    for share in (0.3, 0.1):
+        reached = leaderboard_decode.fire_at(model, share, text)
+        rates = model(text[None]).firing_rates
+        assert active_share(rates, fed_weights(model)).item() == pytest.approx(reached)
+        assert reached == pytest.approx(share, abs=0.01)
+    wanted = dict.fromkeys(rows("6m", ["spikeloom", "pulse"]), 0.3)
+    found = leaderboard_decode.speeds(wanted, tiny)
+    assert min(found["spikeloom"].values()) > 0
+    assert found["pulse"]["event"] is None  # spikes behind products skip no weights
+    assert found["pulse"]["torch"] > 0
+    far = leaderboard_decode.speeds(dict.fromkeys(rows("6m", ["spike-transformer"]), 0.9), tiny)
+    assert far["spike-transformer"]["event"] is None  # binary spikes have no step to scale
 
 
 @pytest.mark.slow  # starts Python four times
