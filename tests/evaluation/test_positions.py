@@ -151,6 +151,7 @@ def test_a_line_that_explodes_beyond_its_context_does_not_flatten_the_others(mon
     models = [
         {
             "name": "full",
+            "active_share": share,
             "state_bytes": 1,
             "protocol": {"trained_context": 8},
             "buckets": [
@@ -158,10 +159,13 @@ def test_a_line_that_explodes_beyond_its_context_does_not_flatten_the_others(mon
                 {"from": 8, "to": 16, "bits_per_byte": far},
             ],
         }
-        for far in (1.9, 40.0)
+        for far, share in ((1.9, 0.3), (40.0, 1.0))
     ]
     pictures.by_position(models, "unused.png")
     assert drawn[0].axes[0].get_ylim()[1] == pytest.approx(2.2)
+    spiking, dense = drawn[0].axes[0].get_lines()[:2]
+    assert (spiking.get_linestyle(), dense.get_linestyle()) == ("-", "--")
+    assert spiking.get_color() == dense.get_color()  # each the first of its kind
     pictures.by_position(models[:1], "unused.png")
     assert drawn[1].axes[0].get_ylim()[1] < 2.1
 

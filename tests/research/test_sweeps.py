@@ -87,8 +87,10 @@ def test_a_twin_differs_in_one_word():
 
 
 def test_gaps_are_those_of_the_runs():
-    series = {s.label: s for s in frontier.SERIES}["125m, 36 M tokens"]
-    ((dense, spiking),) = series.runs.items()
+    series = {s.label: s for s in frontier.SERIES}["125m, 24 M tokens (line), 36 M"]
+    (of_scaling, spiking_of_scaling), (dense, spiking) = series.runs.items()
+    first, _ = frontier.points(of_scaling, spiking_of_scaling)  # from a JSON of another form
+    assert first[1:] == pytest.approx((0.287, 9.99), abs=0.01)
     ((_, share, gap),) = frontier.points(dense, spiking)
     one, other = (
         json.loads((frontier.RUNS / f"{n}.json").read_text())["train"] for n in (*spiking, dense)
