@@ -7,9 +7,10 @@
 
 `run` is prepare (one tokenizer, tokens in shards), then train and eval of every row at every one
 of its learning rates (one column of runs per GPU with --gpus N), then decode of every row's best
-run; each is a verb of its own, too. What a finished run has is not done again. Everything is done
-by verbs of `spikeloom`; a run's figures are kept in research/runs/leaderboard/SIZE/RATE/ROW.json,
-from which render makes docs/leaderboard.md; SIZE/README.md beside them goes onto the page.
+run; each is a verb of its own, too. What a finished run has is not done again. Training and
+evaluation are verbs of `spikeloom`; a run's figures are kept in
+research/runs/leaderboard/SIZE/RATE/ROW.json, from which render makes docs/leaderboard.md;
+SIZE/README.md beside them goes onto the page.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Leaderboard:
         from leaderboard_decode import speeds
 
         for size in self.sizes:
-            best = {row: self.records.best(row) for row in rows(size, self.options.only)}
+            best = {row: self.records.best(row) for row in rows(size)}  # all: they share a machine
             found = {row: (run, self.records.read(run)) for row, run in best.items() if run}
             shares = {row: mean_share(record) for row, (_, record) in found.items()}
             wanted = {row: share for row, share in shares.items() if share is not None}
@@ -283,7 +284,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add("--rates", nargs="+", type=float, default=[], metavar="R", help="not the rows' own ones")
     add("--jobs", default="0/1", metavar="I/N", help="every N-th run, from the I-th")
     add("--data", metavar="SOURCE", help="training text, as of `spikeloom data prepare`")
-    add("--sets", metavar="NAME=FILE,...", help="held-out texts; decoding reads the first")
+    add("--sets", metavar="NAME=FILE,...", help="held-out texts")
     add("--max-tokens", type=int, metavar="N", help="training tokens of every run")
     add("--eval-tokens", type=int, metavar="N", help="score at most so many of each held-out text")
     add("--set", action="append", default=[], dest="settings", metavar="a.b=c", help="every row")

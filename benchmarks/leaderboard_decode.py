@@ -18,7 +18,7 @@ from spikeloom.model import SpikeloomForCausalLM, active_share, fed_weights, neu
 from spikeloom.neurons import GradedLIF
 
 TOKENS = 72  # read in every round, 8 of them before the clock starts
-NEAR = 0.02  # an active share this far off is timed
+NEAR = 0.02  # the active share may be this far off
 
 Speeds = dict[str, float | None]
 

@@ -64,9 +64,10 @@ TRAINED = """
 
 DECODED = """
 - **Event, step**: decoding measured in tokens per second, batch 1, one thread, fp32, rounds in
-  turn, median, on {machines}. Weights are random, the payload steps scaled until the model has
-  the active share of the table. *Event* is the event-driven engine, which reads only the weights
-  of channels that fired; empty where it has no such form. *Step* is the PyTorch model, token by
+  turn, median, on {machines}. Weights are random; *event* is the event-driven engine, which reads
+  only the weights of channels that fired, with payload steps scaled until the model has the active
+  share of the table. It is empty where the engine cannot run a model, or a model of binary spikes
+  fires otherwise at random weights (spike-transformer). *Step* is the PyTorch model, token by
   token."""
 
 

@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,7 @@ def shard(runs: list[Point], index: int, count: int) -> list[Point]:
 def command(run: Point, plan: dict[str, Any], options: argparse.Namespace) -> list[str]:
     """The `spikeloom train` of a run."""
     size = plan["sizes"][run.size]
-    compiled = options.compile == "true" and run.tokens >= plan["compile_from"]
-    settings = [*plan["common"], *size["settings"], f"training.compile={str(compiled).lower()}"]
+    settings = [*plan["common"], *size["settings"], f"training.compile={options.compile}"]
     words = [sys.executable, "-m", "spikeloom.cli", "train", size["preset"]]
     words += ["--data", options.data, "--eval-data", options.eval_data]
     words += ["--out", str(options.runs / run.name), "--max-tokens", str(run.tokens)]
@@ -88,8 +88,9 @@ def train(options: argparse.Namespace) -> None:
     """
     plan = yaml.safe_load(options.plan.read_text())
     began = time.monotonic()
-    options.out.mkdir(parents=True, exist_ok=True)
-    left = [run for run in points(plan) if not (options.out / f"{run.name}.json").exists()]
+    out: Path = options.out or HERE / "runs" / options.plan.stem
+    out.mkdir(parents=True, exist_ok=True)
+    left = [run for run in points(plan) if not (out / f"{run.name}.json").exists()]
     for run in shard(left, *options.shard):
         used = time.monotonic() - began
         if used + run.seconds > options.seconds_left:
@@ -101,7 +102,7 @@ def train(options: argparse.Namespace) -> None:
             print(f"FAILED {run.name}", flush=True)
             continue
         report = figures(options.runs / run.name, run, line)
-        (options.out / f"{run.name}.json").write_text(json.dumps(report, indent=1) + "\n")
+        (out / f"{run.name}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 def figures(directory: Path, run: Point, line: list[str]) -> dict[str, Any]:
@@ -167,17 +168,33 @@ def solve(N: Losses, D: Losses, loss: Losses) -> Losses:
     return min(found, key=lambda result: result.cost).x
 
 
-def fitted(runs: list[dict[str, Any]], which: str, samples: int) -> dict[str, Any]:
-    """The five numbers with bootstrap intervals of 80%, and how far the runs are off."""
+def columns(runs: list[dict[str, Any]], which: str) -> tuple[Losses, Losses, Losses]:
+    """N (`which` of the parameters), D and loss of the runs."""
     N, D, loss = (np.array([float(r[key]) for r in runs]) for key in (which, "tokens", "loss"))
+    return N, D, loss
+
+
+def resampled(runs: list[dict[str, Any]], which: str, samples: int) -> list[Losses | None]:
+    """Fits to runs drawn with replacement, the same draws for as many runs; None for draws of one
+    size or one number of tokens."""
+    N, D, loss = columns(runs, which)
+    rng, found = np.random.default_rng(0), list[Losses | None]()
+    for _ in range(samples):
+        pick = rng.integers(0, len(runs), len(runs))
+        enough = len(set(N[pick])) > 1 and len(set(D[pick])) > 1
+        found.append(solve(N[pick], D[pick], loss[pick]) if enough else None)
+    return found
+
+
+def fitted(
+    runs: list[dict[str, Any]], which: str, draws: Sequence[Losses | None] = ()
+) -> dict[str, Any]:
+    """The five numbers with 80% of `draws` (`resampled`), and how far the runs are off."""
+    N, D, loss = columns(runs, which)
     if len(runs) < 6:
         sys.exit(f"error: {len(runs)} runs are too few for five numbers: train more")
     best = solve(N, D, loss)
-    rng, drawn = np.random.default_rng(0), []
-    for _ in range(samples):
-        pick = rng.integers(0, len(runs), len(runs))
-        if len(set(N[pick])) > 1 and len(set(D[pick])) > 1:
-            drawn.append(solve(N[pick], D[pick], loss[pick]))
+    drawn = [x for x in draws if x is not None]
     names, logs = ("E", "A", "a", "B", "b"), np.array([True, True, False, True, False])
     value = np.where(logs, np.exp(best), best)
     spread = np.where(logs, np.exp(drawn), drawn) if drawn else np.array([value])
@@ -189,7 +206,6 @@ def fitted(runs: list[dict[str, Any]], which: str, samples: int) -> dict[str, An
     return {
         "runs": len(runs),
         "x": best.tolist(),
-        "drawn": [x.tolist() for x in drawn],
         "at_bounds": [name for name, is_stuck in zip(names, stuck, strict=True) if is_stuck],
         **{n: [value[i], low[i], high[i]] for i, n in enumerate(names)},
         "largest_residual": float(np.abs(off).max()),
@@ -199,9 +215,12 @@ def fitted(runs: list[dict[str, Any]], which: str, samples: int) -> dict[str, An
 
 def fit(options: argparse.Namespace) -> None:
     """Fit both families, with parameters counted both ways; say where the curves go."""
-    families, report = read(options.folder), {}
+    families, report, draws = read(options.folder), {}, {}
     for which in ("parameters_without_embedding", "parameters"):
-        report[which] = {f: fitted(runs, which, options.bootstrap) for f, runs in families.items()}
+        draws[which] = {
+            f: resampled(runs, which, options.bootstrap) for f, runs in families.items()
+        }
+        report[which] = {f: fitted(runs, which, draws[which][f]) for f, runs in families.items()}
         print(
             f"\nN = {which.replace('_', ' ')}; L = E + A (N/1e7)^-a + B (D/1e7)^-b, nats per token"
         )
@@ -214,37 +233,46 @@ def fit(options: argparse.Namespace) -> None:
                 print(
                     f"{family}: {', '.join(stuck)} at a bound: these runs do not determine the law"
                 )
-    print("\n" + direction(report["parameters_without_embedding"], families))
+    which = "parameters_without_embedding"
+    print("\n" + direction(report[which], families, draws[which]))
     if options.json:
-        for which in report.values():
-            for result in which.values():
-                del result["drawn"]
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def direction(fits: dict[str, Any], families: dict[str, list[dict[str, Any]]]) -> str:
-    """The gap in nats where it was measured and where the fits put it beyond; with intervals of
-    80% where there are resampled fits."""
+def direction(
+    fits: dict[str, Any],
+    families: dict[str, list[dict[str, Any]]],
+    draws: dict[str, list[Losses | None]],
+) -> str:
+    """The gap in nats where it was measured and where the fits put it beyond, with 80% of what
+    resampled fits say."""
+    best = [np.array(fits[f]["x"]) for f in FAMILIES]
+    drawn = [
+        (one, other)
+        for one, other in zip(*(draws[f] for f in FAMILIES), strict=True)
+        if one is not None and other is not None
+    ]
+
+    def row(N: float, D: float, measured: str) -> str:
+        def gap(spiking: Losses, dense: Losses) -> float:
+            at = np.array([N]), np.array([D])
+            return float(predict(spiking, *at)[0] - predict(dense, *at)[0])
+
+        told = f"{gap(*best):.3f}"
+        if drawn:
+            spread = np.quantile([gap(*pair) for pair in drawn], [0.1, 0.9])
+            told += " ({:.3f} to {:.3f})".format(*spread)
+        return f"| {N / 1e6:,.1f} M | {D / 1e6:,.0f} M | {measured} | {told} |"
+
     pairs = {(r["size"], r["tokens"]): r for r in families["dense"]}
     lines = ["| N | D | gap, measured | gap, fitted |", "|---:|---:|---:|---:|"]
     for run in families["spiking"]:
         twin = pairs.get((run["size"], run["tokens"]))
         measured = "" if twin is None else f"{run['loss'] - twin['loss']:.3f}"
-        lines.append(_gap(fits, run["parameters_without_embedding"], run["tokens"], measured))
+        lines.append(row(run["parameters_without_embedding"], run["tokens"], measured))
     for N, D in ((1e8, 2e9), (1e9, 2e10)):  # 20 tokens a parameter
-        lines.append(_gap(fits, N, D, "beyond"))
+        lines.append(row(N, D, "beyond"))
     return "\n".join(lines)
-
-
-def _gap(fits: dict[str, Any], N: float, D: float, measured: str) -> str:
-    def gap(spiking: Any, dense: Any) -> float:
-        at = np.array([N]), np.array([D])
-        return float(predict(np.array(spiking), *at)[0] - predict(np.array(dense), *at)[0])
-
-    told = f"{gap(*(fits[f]['x'] for f in FAMILIES)):.3f}"
-    if drawn := [gap(*pair) for pair in zip(*(fits[f]["drawn"] for f in FAMILIES), strict=False)]:
-        told += " ({:.3f} to {:.3f})".format(*np.quantile(drawn, [0.1, 0.9]))
-    return f"| {N / 1e6:,.1f} M | {D / 1e6:,.0f} M | {measured} | {told} |"
 
 
 def draw(options: argparse.Namespace) -> None:
@@ -275,7 +303,7 @@ def _lines(
 ) -> None:
     """Runs as marks, one colour for each value of `other`, and the fit through them as lines; where
     the runs do not determine it, from mark to mark."""
-    result = fitted(runs, "parameters_without_embedding", samples=0)
+    result = fitted(runs, "parameters_without_embedding")
     for i, value in enumerate(sorted({r[other] for r in runs})):
         group = sorted((r for r in runs if r[other] == value), key=lambda r: r[x])
         label = f"{value / 1e6:,.1f} M {'tokens' if other == 'tokens' else 'parameters'}"
@@ -321,7 +349,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--eval-data", required=True, help="SOURCE of held-out text")
     one.add_argument("--tokenizer", type=Path, help="for all runs; a prepared directory has one")
     one.add_argument("--runs", type=Path, required=True, help="where checkpoints go")
-    one.add_argument("--out", type=Path, default=HERE / "runs/scaling", help="where JSONs go")
+    one.add_argument("--out", type=Path, help="where JSONs go; by default runs/NAME of the plan")
     one.add_argument("--plan", type=Path, default=HERE / "scaling.yaml")
     one.add_argument("--shard", type=_share, default=(1, 1), metavar="i/n")
     one.add_argument("--seconds-left", type=float, default=1e9)

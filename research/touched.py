@@ -26,7 +26,7 @@ WEIGHTS = {
 GAP, MUON = RUNS / "2026-11-22-gap-6m", (RUNS / "2026-11-22-muon-6m", RUNS / "2026-11-22-muon-15m")
 PANELS: dict[str, tuple[tuple[str, Path], ...]] = {  # size and JSON of each run
     "AdamW 2e-3": tuple(
-        (size, RUNS / f"scaling-adamw/{size}-{family}-24000k.json")
+        (size, RUNS / f"scaling_adamw/{size}-{family}-24000k.json")
         for size, family in (
             ("1m", "dense"), ("6m", "dense"), ("15m", "dense"),
             ("1m", "spiking"), ("6m", "spiking"),

@@ -145,8 +145,8 @@ def loss_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: str | P
 
 
 def by_position(models: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Bits per byte over the position in a text, a line per model; those of dense models are
-    dashed, and begin the colours anew.
+    """Bits per byte over the position in a text, a line per model; those that read all weights
+    (dense ones) are dashed, and begin the colours anew.
 
     Args:
         models: reports of `spikeloom.evaluation.positions`, each with a `name`. A line that
