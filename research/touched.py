@@ -19,6 +19,7 @@ from spikeloom.evaluation import pictures
 RUNS = Path(__file__).parent / "runs"
 WEIGHTS = {
     "1m": 1_884_160, "6m": 5_767_168, "15m": 15_728_640,
+    "50m": 51_773_440, "125m": 102_236_160,  # scaling.yaml
     "1.1": 1_114_112, "1.6": 1_576_960, "3.0": 2_998_272, "4.5": 4_530_176,  # sweeps/touched.yaml
 }  # fmt: skip
 """In products, head included (vocabulary 4,096): what `spikeloom eval` reports as `weights`."""
@@ -44,6 +45,14 @@ PANELS: dict[str, tuple[tuple[str, Path], ...]] = {  # size and JSON of each run
         *(("6m", MUON[0] / f"{name}-m20.json") for name in ("dense", "s29", "s20")),
         *(("15m", MUON[1] / f"{name}.json") for name in ("dense-m10", "s29-m10", "s20-m20")),
     ),
+    "Muon, smaller batches, one rate each": (
+        *(
+            (size, RUNS / f"scaling/{size}-{family}-24000k.json")
+            for family in ("dense", "spiking")
+            for size in ("1m", "6m", "15m", "50m", "125m")
+        ),
+        ("125m", RUNS / "2026-11-22-125m-24M/s20.json"),
+    ),
 }  # fmt: skip
 
 
@@ -58,6 +67,10 @@ class Point:
     @property
     def touched(self) -> float:
         return self.share * WEIGHTS[self.size]
+
+    def is_right_of(self, other: Point) -> bool:
+        """Whether the other is so close that a label would cover it."""
+        return 0.4 < other.touched / self.touched < 1 and abs(other.loss - self.loss) < 0.05
 
 
 def point(size: str, file: Path) -> Point:
@@ -83,21 +96,22 @@ def draw(axes: Any, points: list[Point]) -> None:
     for p in points:
         text = f"{p.size} at {p.share:.2f}" if p.share < 1 else p.size
         place, side = ((-7, -4), "right") if p.share < 1 else ((7, 2), "left")
+        if p.share < 1 and any(q.share < 1 and p.is_right_of(q) for q in points):
+            place, side = (3, 7), "left"
         where = (p.touched / 1e6, p.loss)
         axes.annotate(text, where, place, textcoords="offset points", fontsize=8, ha=side)
     axes.set_xscale("log")
-    axes.set_xlim(0.13, 40)
+    axes.set_xlim(0.13, 160)
     axes.margins(y=0.15)
-    axes.set_xticks(
-        [0.2, 0.5, 1, 2, 5, 10, 20], ["0.2", "0.5", "1", "2", "5", "10", "20"], minor=False
-    )
+    marks = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+    axes.set_xticks(marks, [f"{mark:g}" for mark in marks], minor=False)
     axes.set_xticks([], minor=True)
     axes.set_xlabel("weights touched per token (million)")
 
 
 def main() -> None:
     file = arguments().file
-    figure = pictures.blank_figure(11.0, 4.0, columns=len(PANELS))
+    figure = pictures.blank_figure(14.0, 4.0, columns=len(PANELS))
     print("| recipe | size | active share | weights touched | loss |\n|---|---|---:|---:|---:|")
     for axes, (recipe, runs) in zip(figure.axes, PANELS.items(), strict=True):
         points = [point(*run) for run in runs]

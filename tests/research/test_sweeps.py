@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from spikeloom.config import load_config
 from spikeloom.model import SpikeloomConfig, SpikeloomForCausalLM, products
@@ -125,8 +126,11 @@ def test_scripts_that_draw_say_what_they_take(drawn, monkeypatch, capsys):
 
 @pytest.mark.parametrize("size", touched.WEIGHTS)
 def test_weights_are_those_of_the_products(size):
-    preset, settings = f"spikeloom-{size}", ("model.vocab_size=4096",)
-    if not size.endswith("m"):  # no preset has it
+    preset, settings = f"spikeloom-{size}", ["model.vocab_size=4096"]
+    if size == "50m":
+        plan = yaml.safe_load((RESEARCH / "scaling.yaml").read_text("utf-8"))
+        preset, settings = plan["sizes"][size]["preset"], plan["sizes"][size]["settings"]
+    elif not size.endswith("m"):  # no preset has it
         runs = {run.name: run for run in sweep.read_plan(RESEARCH / "sweeps/touched.yaml")}
         preset, settings = "spikeloom-6m", runs[f"dense-{size}-m20"].settings
     config = load_config(preset, list(settings))
