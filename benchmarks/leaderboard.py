@@ -154,18 +154,16 @@ class Leaderboard:
         """Decode speed of the rows of a size that have figures, in turns (`leaderboard_decode`)."""
         from leaderboard_decode import speeds
 
-        for size in self.sizes:
-            best = {row: self.records.best(row) for row in rows(size)}  # all: they share a machine
-            found = {row: (run, self.records.read(run)) for row, run in best.items() if run}
-            shares = {row: mean_share(record) for row, (_, record) in found.items()}
+        for size in self.sizes:  # all rows of one: they are timed in turns
+            best = {row: run for row in rows(size) if (run := self.records.best(row)) is not None}
+            shares = {row: mean_share(self.records.read(run)) for row, run in best.items()}
             wanted = {row: share for row, share in shares.items() if share is not None}
-            known = self.records.read_decode(size).get("rows", {})
-            if all(known.get(row.name, {}).get("active_share") == s for row, s in wanted.items()):
-                continue
-            told = {
-                row.name: {"rate": found[row][0].rate, "active_share": wanted[row]}
-                for row in wanted
+            told: dict[str, dict[str, float | None]] = {
+                row.name: {"rate": best[row].rate, "active_share": s} for row, s in wanted.items()
             }
+            known = self.records.read_decode(size).get("rows", {})
+            if all(known.get(name, {}).items() >= entry.items() for name, entry in told.items()):
+                continue
             for name, by_engine in speeds(wanted, self.options.settings).items():
                 told[name] |= by_engine
             record = {"machine": _machine(), "commit": self.commit, "rows": told}
@@ -280,7 +278,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add: Callable[..., Any] = parser.add_argument
     add("verb", choices=verbs, help="column: train and eval run by run; what run starts per GPU")
     add("--size", choices=SIZES, help="both by default")
-    add("--only", nargs="+", default=[], metavar="ROW", help="these rows")
+    add("--only", nargs="+", default=[], metavar="ROW", help="these rows; decode times all")
     add("--rates", nargs="+", type=float, default=[], metavar="R", help="not the rows' own ones")
     add("--jobs", default="0/1", metavar="I/N", help="every N-th run, from the I-th")
     add("--data", metavar="SOURCE", help="training text, as of `spikeloom data prepare`")

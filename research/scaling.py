@@ -170,6 +170,8 @@ def solve(N: Losses, D: Losses, loss: Losses) -> Losses:
 
 def columns(runs: list[dict[str, Any]], which: str) -> tuple[Losses, Losses, Losses]:
     """N (`which` of the parameters), D and loss of the runs."""
+    if len(runs) < 6:
+        sys.exit(f"error: {len(runs)} runs are too few for five numbers: train more")
     N, D, loss = (np.array([float(r[key]) for r in runs]) for key in (which, "tokens", "loss"))
     return N, D, loss
 
@@ -191,8 +193,6 @@ def fitted(
 ) -> dict[str, Any]:
     """The five numbers with 80% of `draws` (`resampled`), and how far the runs are off."""
     N, D, loss = columns(runs, which)
-    if len(runs) < 6:
-        sys.exit(f"error: {len(runs)} runs are too few for five numbers: train more")
     best = solve(N, D, loss)
     drawn = [x for x in draws if x is not None]
     names, logs = ("E", "A", "a", "B", "b"), np.array([True, True, False, True, False])

@@ -90,6 +90,13 @@ def test_runs_that_do_not_determine_the_law_are_told_from_those_that_do():
     assert "a" in fit(lambda N, D: 2.0 + 0.5 * (D / 1e7) ** -0.3)  # parameters change nothing
 
 
+def test_too_few_runs_are_refused(tmp_path):
+    for words in (["fit", str(tmp_path)], ["draw", str(tmp_path), str(tmp_path / "a.png")]):
+        given = scaling.parser().parse_args(words)
+        with pytest.raises(SystemExit, match="0 runs are too few"):
+            given.do(given)
+
+
 def test_fits_find_the_law_that_made_the_losses(tmp_path, capsys):
     pytest.importorskip("scipy")
     laws = {"dense": [1.8, 0.9, 0.35, 0.7, 0.3], "spiking": [1.8, 1.1, 0.3, 0.8, 0.3]}
