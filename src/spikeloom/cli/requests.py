@@ -24,6 +24,10 @@ def requests(
         float,
         typer.Option(min=0, max=1, metavar="SHARE", help="Of heroes that get another name."),
     ] = 0.5,
+    swap: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="SHARE", help="Of things that become other things."),
+    ] = 0.5,
     max_words: Annotated[int, typer.Option(min=1, metavar="N", help="Leave out longer.")] = 350,
     seed: Seed = 0,
     json_file: Json = None,
@@ -41,7 +45,7 @@ def requests(
     from spikeloom.data.sources import documents, files
 
     counts: Counter[str] = Counter()
-    records = list(make_records(documents(source), counts, plain, rename, max_words, seed))
+    records = list(make_records(documents(source), counts, plain, rename, swap, max_words, seed))
     write_whole(out, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
     facts = {"records": len(records), **dict(counts)}
     finish(out, source, licence, facts, json_file, files(source))

@@ -1,9 +1,10 @@
 """Stories to requests and the stories that answer them, by rule: no model, no network.
 
 Who and what a story is about is read off its own words ("a dog named Max", a ball that comes up
-twice), and asked for in one of a few phrasings (`requests.yaml`). A share of the stories stays
-plain text, so that a model tuned on the outcome goes on telling stories unasked. Records are what
-`spikeloom train --set training.chat=true` reads (`spikeloom.data.conversations`).
+twice), and asked for in one of a few phrasings (`requests.yaml`). Some heroes get another name and
+some things become other things, lest a model guess what it should read in the request. A share of
+the stories stays plain text, so that a model tuned on the outcome goes on telling stories unasked.
+Records are what `spikeloom train --set training.chat=true` reads (`spikeloom.data.conversations`).
 """
 
 from __future__ import annotations
@@ -23,19 +24,25 @@ OPENING = 400  # characters in which a hero is introduced
 OPEN_SHARE = 0.1  # of the requests, that ask for any story
 THING_SHARE = 0.6  # of the requests about somebody, that name a thing or place too
 
-_WORD = re.compile(r"\b[a-z]+\b")
-_LOOKS = r"(?:[a-z]+,? ){{0,3}}"
+_WORD = re.compile(r"(?<![\w-])[a-z]+(?![\w-])")  # no part of a T-shirt
+_LOOKS = r"(?:(?!an? |the )[a-z]+,? ){{0,3}}"  # not "a cat met a (mouse)"
 _NAMED = rf"\b(?:[Aa]n?|[Tt]he) (?P<what>{_LOOKS}(?:{{kinds}})) (?:named|called) (?P<name>[A-Z]\w+)"
 _SOMEBODY = rf"\b[Aa]n? {_LOOKS}(?P<kind>{{kinds}})\b"
+_CREATURE = r"\b(?:[Aa]n?|[Tt]he) ({kinds})\b"  # "the fly", but not "to fly"
+_PLURALS = ((r"fe?$", "ves"), (r"(?<![aeo])y$", "ies"), (r"(s|x|ch|sh)$", r"\1es"))
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+\b")  # not at the start of a sentence
 
 
 @dataclass(frozen=True)
 class Words:
-    """The lists of `requests.yaml`; a place goes with its preposition."""
+    """The lists of `requests.yaml`.
+
+    A thing goes with those that may stand for it, a place with its preposition.
+    """
 
     heroes: tuple[str, ...]
-    things: tuple[str, ...]
+    creatures: frozenset[str]
+    things: dict[str, tuple[str, ...]]
     places: dict[str, str]
     no_names: frozenset[str]
     names: dict[str, tuple[str, ...]]
@@ -48,6 +55,7 @@ def make_records(
     counts: Counter[str],
     plain_share: float = 0.3,
     rename_share: float = 0.5,
+    swap_share: float = 0.5,
     most_words: int = 350,
     seed: int = 0,
 ) -> Iterator[dict[str, Any]]:
@@ -62,6 +70,8 @@ def make_records(
         rename_share: of the stories asked for, whose hero gets another name, there and in the
             request: most are called Lily or Tim, and a model would not need to read who is asked
             for.
+        swap_share: of the stories asked for with a thing, that get another thing, there and in
+            the request: a model could guess the thing from the rest of the request.
         most_words: longer stories are passed over: an answer has to fit in a row.
         seed: of the choices.
     """
@@ -73,23 +83,32 @@ def make_records(
         asked = None
         if choose.random() >= plain_share:
             story = renamed(story, choose) if choose.random() < rename_share else story
-            asked = request(story, choose)
+            asked, story = request(story, choose, swap_share)
         counts["plain" if asked is None else "requests"] += 1
         yield {"text": story} if asked is None else {"messages": _turns(asked, story)}
 
 
-def request(story: str, choose: random.Random) -> str | None:
-    """What somebody who wanted this story would have asked for; None if it is about nothing known.
+def request(story: str, choose: random.Random, swap_share: float) -> tuple[str | None, str]:
+    """What somebody who wanted this story would have asked for, and the story that answers it.
+
+    The request is None if the story is about nothing known.
 
     Args:
         story: its text.
-        choose: draws the phrasing, and how much is said.
+        choose: draws the phrasing, how much is said, and what is exchanged.
+        swap_share: how often the thing that is asked for is exchanged for another.
     """
     words = load_words()
     if choose.random() < OPEN_SHARE:
-        return choose.choice(words.open_requests)
-    topic = _topic(story, choose)
-    return None if topic is None else choose.choice(words.requests).format(topic=topic)
+        return choose.choice(words.open_requests), story
+    who, thing = hero(story), None
+    if who is None or choose.random() < THING_SHARE:
+        known = who.lower().split() if who else []
+        thing = next((word for word in recurring(story) if word not in known), None)
+    if thing is not None and choose.random() < swap_share:
+        story, thing = exchanged(story, thing, choose)
+    topic = _topic(who, thing)
+    return (choose.choice(words.requests).format(topic=topic) if topic else None), story
 
 
 @cache
@@ -99,7 +118,12 @@ def load_words() -> Words:
     tree: dict[str, Any] = parse_yaml(file.read_text("utf-8"))
     return Words(
         heroes=tuple(" ".join(tree["heroes"].values()).split()),
-        things=tuple(tree["things"].split()),
+        creatures=frozenset(tree["heroes"]["creatures"].split()),
+        things={
+            thing: () if group == "others" else tuple(other for other in some if other != thing)
+            for group, some in ((group, text.split()) for group, text in tree["things"].items())
+            for thing in some
+        },
         places={place: where for where, some in tree["places"].items() for place in some.split()},
         no_names=frozenset(tree["no_names"].split()),
         names={kind: tuple(some.split()) for kind, some in tree["names"].items()},
@@ -108,16 +132,10 @@ def load_words() -> Words:
     )
 
 
-def _topic(story: str, choose: random.Random) -> str | None:
-    """`a little dog named Max and a ball`, as far as the story has it."""
-    who = hero(story)
-    with_things = who is None or choose.random() < THING_SHARE
-    found = [word for word in recurring(story) if not who or word not in who.split()]
-    if not (found and with_things):
-        return who
-    thing = found[0]
-    if who is None:
-        return _with_article(thing)
+def _topic(who: str | None, thing: str | None) -> str | None:
+    """`a little dog named Max and a ball`, as far as there is somebody and something."""
+    if who is None or thing is None:
+        return who or (thing and _with_article(thing))
     if (where := load_words().places.get(thing)) is not None:
         return f"{who} {where} {thing}"
     return f"{who} and {_with_article(thing)}"
@@ -135,9 +153,29 @@ def renamed(story: str, choose: random.Random) -> str:
     return re.sub(rf"\b{match['name']}\b", choose.choice(free), story) if free else story
 
 
+def exchanged(story: str, thing: str, choose: random.Random) -> tuple[str, str]:
+    """The story with another thing of its group in place of this one, and that other thing.
+
+    Both as they were if none of the group is new to the story; so are places and creatures.
+    """
+    others = load_words().things.get(thing, ())
+    free = [other for other in others if not _forms(other).search(story)]
+    if not free:
+        return story, thing
+    new = choose.choice(free)
+
+    def put(match: re.Match[str]) -> str:
+        word = new if match["word"].lower() == thing else _plural(new)
+        article = match["article"]
+        before = f"{article[0]}{'n' * (new[0] in 'aeiou')} " if article else ""
+        return before + (word.capitalize() if match["word"][0].isupper() else word)
+
+    return _forms(thing).sub(put, story), new
+
+
 def hero(story: str) -> str | None:
     """Who a story is about: `a dog named Max`, else `a dog`, else `Max`."""
-    named, somebody = _patterns()
+    named, somebody, _ = _patterns()
     opening = story[:OPENING]
     if match := named.search(opening):
         return f"{_with_article(match['what'])} named {match['name']}"
@@ -149,24 +187,44 @@ def hero(story: str) -> str | None:
 
 
 def recurring(story: str) -> list[str]:
-    """Things and places that come up twice or more, in the order in which they first do."""
+    """Things, places and creatures that come up twice or more, the most frequent first.
+
+    Of equals, that comes first which first comes up.
+    """
     words = load_words()
-    counted = Counter(_WORD.findall(story))
-    return [w for w, n in counted.items() if n >= 2 and (w in words.things or w in words.places)]
+    creatures = {word.lower() for word in _patterns()[2].findall(story)}
+    known = words.things.keys() | words.places.keys() | creatures
+    return [w for w, n in Counter(_WORD.findall(story)).most_common() if n >= 2 and w in known]
 
 
 @cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     words = load_words()
-    somebody, anything = "|".join(words.heroes), "|".join(words.heroes + words.things)
+    somebody, anything = "|".join(words.heroes), "|".join((*words.heroes, *words.things))
     return (
         re.compile(_NAMED.format(kinds=anything)),
         re.compile(_SOMEBODY.format(kinds=somebody)),
+        re.compile(_CREATURE.format(kinds="|".join(sorted(words.creatures)))),
     )
 
 
+@cache
+def _forms(thing: str) -> re.Pattern[str]:
+    """One or many of a thing, and the article if that stands right before it."""
+    forms = rf"(?<![\w-])(?P<word>{thing}|{_plural(thing)})(?![\w-])"
+    return re.compile(rf"(?:\b(?P<article>an?) )?{forms}", re.IGNORECASE)
+
+
+def _plural(thing: str) -> str:
+    for ending, plural in _PLURALS:
+        if (many := re.sub(ending, plural, thing)) != thing:
+            return many
+    return f"{thing}s"
+
+
 def _with_article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    vowel = words[0] in "aeiou" and not words.startswith("uni")  # a unicorn, a unique dog
+    return f"{'an' if vowel else 'a'} {words}"
 
 
 def _turns(asked: str, story: str) -> list[dict[str, str]]:
