@@ -57,7 +57,7 @@ seams = st.text(st.sampled_from("abS1é²\u0301'’.,-_ \n\r\t\u00a0"), max_size
 @given(st.one_of(words.map("".join), seams, st.text(max_size=60)))
 def test_word_by_word_gives_the_same_tokens(bpe, text):
     backend = tokenizers.literal(bpe)
-    encode = encoding._encoder(backend)
+    encode = encoding.encoder(backend)
     assert isinstance(encode, encoding._Words)
     for _ in range(2):  # learned, then known
         (ids,) = encode([text])
@@ -76,9 +76,9 @@ def test_the_table_of_words_stays_small(bpe, monkeypatch):
 def test_a_tokenizer_that_may_join_words_is_asked_for_whole_texts(bpe):
     backend = tokenizers.literal(bpe)
     backend.add_tokens(["quick brown"])
-    assert not isinstance(encoding._encoder(backend), encoding._Words)
+    assert not isinstance(encoding.encoder(backend), encoding._Words)
     char = tokenizers.train("char", TEXT, 300)
-    assert not isinstance(encoding._encoder(tokenizers.literal(char)), encoding._Words)
+    assert not isinstance(encoding.encoder(tokenizers.literal(char)), encoding._Words)
 
 
 def test_only_the_first_piece_opens_a_document(bpe):

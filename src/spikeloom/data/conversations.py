@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from spikeloom import tokenizers
 from spikeloom.data.conditioning import NO_LOSS
+from spikeloom.data.encoding import encoder
 from spikeloom.data.readers import Document
 from spikeloom.data.sources import objects
 from spikeloom.data.split import sides
@@ -64,7 +65,7 @@ class Speller:
             raise DataError(f"the tokenizer has no {missing[0]}: conversations need role tokens")
         self._user, self._end, self._assistant = (vocabulary[t] for t in (USER, END, ASSISTANT))
         self._opening = tokenizer.bos_token_id
-        self._backend = tokenizers.literal(tokenizer)
+        self._encoder = encoder(tokenizers.literal(tokenizer))
 
     def __call__(self, record: Mapping[str, Any], place: str) -> Example:
         """The example of a record.
@@ -102,7 +103,8 @@ class Speller:
                 yield [*self._encode(content), self._end], True, content
 
     def _encode(self, text: str) -> list[int]:
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        (ids,) = self._encoder([text])
+        return ids.tolist()
 
 
 class ConversationRows(Dataset[dict[str, Tensor]]):

@@ -53,7 +53,7 @@ def encode_documents(
         tokenizer: any fast one. Ours give the same ids in pieces; one that puts a space before a
             text (some SentencePiece models) does so once more per piece.
     """
-    encode = _encoder(literal(tokenizer))
+    encode = encoder(literal(tokenizer))
     for batch in _batches(documents):
         for (text, opens), ids in zip(batch, encode([t for t, _ in batch]), strict=True):
             if text and not ids.size:
@@ -61,8 +61,12 @@ def encode_documents(
             yield EncodedPiece(ids, len(text.encode()), opens)
 
 
-def _encoder(backend: Tokenizer) -> Encode:
-    """Word by word where that gives the same ids, which is two to three times as fast."""
+def encoder(backend: Tokenizer) -> Encode:
+    """Texts to the ids of each; word by word where that gives the same, two to three times as fast.
+
+    Args:
+        backend: as `tokenizers.literal` makes it.
+    """
     if _splits_at_words(backend):
         return _Words(backend)
     return lambda texts: _encode_whole(backend, texts)
