@@ -205,7 +205,7 @@ class Leaderboard:
         given += [part for s in o.settings for part in ("--set", s)]
         given += ["--only", *o.only] if o.only else []
         given += ["--rates", *o.rates] if o.rates else []
-        gpu = {"CUDA_VISIBLE_DEVICES": str(i)} if o.gpus else {}
+        gpu = {"CUDA_VISIBLE_DEVICES": _gpu(i)} if o.gpus else {}
         command = [sys.executable, __file__, "column", *map(str, given)]
         return subprocess.Popen(command, env={**os.environ, **gpu})
 
@@ -220,6 +220,17 @@ class Leaderboard:
         if value is None:
             raise SystemExit(f"error: --{option.replace('_', '-')} is needed")
         return value
+
+
+def _gpu(i: int) -> str:
+    """The i-th GPU of those that this process may use."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not given:
+        return str(i)
+    told = given.split(",")
+    if i >= len(told):
+        raise SystemExit(f"error: --gpus: CUDA_VISIBLE_DEVICES names {given} and no more")
+    return told[i]
 
 
 def _names(source: str) -> list[str]:

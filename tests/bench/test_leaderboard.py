@@ -150,3 +150,17 @@ def test_one_command_trains_measures_and_packs(tmp_path):
     times = [file.stat().st_mtime for file in (tmp_path / "results").rglob("*.json")]
     leaderboard.main(given)
     assert [file.stat().st_mtime for file in (tmp_path / "results").rglob("*.json")] == times
+
+
+@pytest.mark.parametrize(("given", "names"), [(None, ["0", "1"]), ("3,5", ["3", "5"])])
+def test_columns_stay_on_the_gpus_that_were_given(given, names, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert [leaderboard._gpu(i) for i in range(2)] == names
+
+
+def test_more_columns_than_gpus_given_are_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(SystemExit, match="names 3 and no more"):
+        leaderboard._gpu(1)
