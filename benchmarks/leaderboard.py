@@ -183,11 +183,11 @@ class Leaderboard:
 
     def run(self) -> None:
         """Everything; with --archive the results also as one .tar.gz."""
-        began = time.monotonic()
+        began, gpus = time.monotonic(), _gpus(self.options.gpus)
         self.prepare()
         left = self.options.limit - (time.monotonic() - began)
-        columns = max(self.options.gpus, 1)
-        started = [self._start_column(i, columns, left) for i in range(columns)]
+        columns = max(len(gpus), 1)
+        started = [self._start_column(i, columns, left, gpus) for i in range(columns)]
         for process in started:
             process.wait()
         _tried(self.decode)
@@ -195,7 +195,9 @@ class Leaderboard:
             with tarfile.open(self.options.archive, "w:gz") as archive:
                 archive.add(self.records.directory, "leaderboard")
 
-    def _start_column(self, i: int, columns: int, seconds: float) -> subprocess.Popen[bytes]:
+    def _start_column(
+        self, i: int, columns: int, seconds: float, gpus: Sequence[str]
+    ) -> subprocess.Popen[bytes]:
         o = self.options
         given = ["--work", o.work, "--results", o.results, "--sets", o.sets, "--limit", seconds]
         given += ["--data", o.data, "--max-tokens", o.max_tokens, "--jobs", f"{i}/{columns}"]
@@ -205,7 +207,7 @@ class Leaderboard:
         given += [part for s in o.settings for part in ("--set", s)]
         given += ["--only", *o.only] if o.only else []
         given += ["--rates", *o.rates] if o.rates else []
-        gpu = {"CUDA_VISIBLE_DEVICES": _gpu(i)} if o.gpus else {}
+        gpu = {"CUDA_VISIBLE_DEVICES": gpus[i]} if gpus else {}
         command = [sys.executable, __file__, "column", *map(str, given)]
         return subprocess.Popen(command, env={**os.environ, **gpu})
 
@@ -222,15 +224,13 @@ class Leaderboard:
         return value
 
 
-def _gpu(i: int) -> str:
-    """The i-th GPU of those that this process may use."""
+def _gpus(count: int) -> list[str]:
+    """The first GPUs of those that this process may use."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not given:
-        return str(i)
-    told = given.split(",")
-    if i >= len(told):
-        raise SystemExit(f"error: --gpus: CUDA_VISIBLE_DEVICES names {given} and no more")
-    return told[i]
+    names = given.split(",") if given else [str(i) for i in range(count)]
+    if count > len(names):
+        raise SystemExit(f"error: --gpus {count}: CUDA_VISIBLE_DEVICES names {given} and no more")
+    return names[:count]
 
 
 def _names(source: str) -> list[str]:

@@ -157,10 +157,11 @@ def test_columns_stay_on_the_gpus_that_were_given(given, names, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert [leaderboard._gpu(i) for i in range(2)] == names
+    assert leaderboard._gpus(2) == names
 
 
-def test_more_columns_than_gpus_given_are_refused(monkeypatch):
+def test_more_columns_than_gpus_given_are_refused_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(SystemExit, match="names 3 and no more"):
-        leaderboard._gpu(1)
+        leaderboard.main(["run", "--gpus", "2", "--work", str(tmp_path / "work")])
+    assert not (tmp_path / "work").exists()

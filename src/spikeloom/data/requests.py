@@ -22,7 +22,7 @@ from spikeloom.strict import parse_yaml
 
 OPENING = 400  # characters in which a hero is introduced
 OPEN_SHARE = 0.1  # of the requests, that ask for any story
-THING_SHARE = 0.6  # of the requests about somebody, that name a thing or place too
+THING_SHARE = 0.6  # of the requests about somebody, that name a thing, place or creature too
 
 _WORD = re.compile(r"(?<![\w-])[a-z]+(?![\w-])")  # no part of a T-shirt
 _LOOKS = r"(?:(?!an? |the )[a-z]+,? ){{0,3}}"  # not "a cat met a (mouse)"
@@ -41,7 +41,7 @@ class Words:
     """
 
     heroes: tuple[str, ...]
-    creatures: frozenset[str]
+    creatures: tuple[str, ...]
     things: dict[str, tuple[str, ...]]
     places: dict[str, str]
     no_names: frozenset[str]
@@ -118,7 +118,7 @@ def load_words() -> Words:
     tree: dict[str, Any] = parse_yaml(file.read_text("utf-8"))
     return Words(
         heroes=tuple(" ".join(tree["heroes"].values()).split()),
-        creatures=frozenset(tree["heroes"]["creatures"].split()),
+        creatures=tuple(tree["heroes"]["creatures"].split()),
         things={
             thing: () if group == "others" else tuple(other for other in some if other != thing)
             for group, some in ((group, text.split()) for group, text in tree["things"].items())
@@ -167,7 +167,7 @@ def exchanged(story: str, thing: str, choose: random.Random) -> tuple[str, str]:
     def put(match: re.Match[str]) -> str:
         word = new if match["word"].lower() == thing else _plural(new)
         article = match["article"]
-        before = f"{article[0]}{'n' * (new[0] in 'aeiou')} " if article else ""
+        before = f"{article[0]}{_article(new)[1:]} " if article else ""
         return before + (word.capitalize() if match["word"][0].isupper() else word)
 
     return _forms(thing).sub(put, story), new
@@ -192,8 +192,7 @@ def recurring(story: str) -> list[str]:
     Of equals, that comes first which first comes up.
     """
     words = load_words()
-    creatures = {word.lower() for word in _patterns()[2].findall(story)}
-    known = words.things.keys() | words.places.keys() | creatures
+    known = words.things.keys() | words.places.keys() | set(_patterns()[2].findall(story))
     return [w for w, n in Counter(_WORD.findall(story)).most_common() if n >= 2 and w in known]
 
 
@@ -204,7 +203,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     return (
         re.compile(_NAMED.format(kinds=anything)),
         re.compile(_SOMEBODY.format(kinds=somebody)),
-        re.compile(_CREATURE.format(kinds="|".join(sorted(words.creatures)))),
+        re.compile(_CREATURE.format(kinds="|".join(words.creatures))),
     )
 
 
@@ -223,8 +222,12 @@ def _plural(thing: str) -> str:
 
 
 def _with_article(words: str) -> str:
+    return f"{_article(words)} {words}"
+
+
+def _article(words: str) -> str:
     vowel = words[0] in "aeiou" and not words.startswith("uni")  # a unicorn, a unique dog
-    return f"{'an' if vowel else 'a'} {words}"
+    return "an" if vowel else "a"
 
 
 def _turns(asked: str, story: str) -> list[dict[str, str]]:
