@@ -9,9 +9,15 @@ from spikeloom.config import ModelConfig
 
 
 class RMSNorm(nn.RMSNorm):
-    """`gain * x / sqrt(mean(x^2) + eps)` over the last axis (Zhang and Sennrich 2019)."""
+    """`gain * x / sqrt(mean(x^2) + eps)` over the last axis (Zhang and Sennrich 2019).
+
+    A row of zeros, which is what silent neurons leave, points nowhere: it gets no gradient. The
+    slope there would be 1 / sqrt(eps), a thousand, and a few layers of it overflow.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            x = torch.where((x != 0).any(-1, keepdim=True), x, 0.0)
         return super().forward(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
 
 

@@ -19,8 +19,10 @@ from parity import (  # noqa: E402
 
 from spikeloom.backends.mlx import neurons  # noqa: E402
 from spikeloom.backends.mlx.checkpoint import from_numpy  # noqa: E402
+from spikeloom.backends.mlx.decoder import RMSNorm  # noqa: E402
 from spikeloom.backends.mlx.training import losses  # noqa: E402
 from spikeloom.backends.numpy.decoder import Decoder  # noqa: E402
+from spikeloom.backends.numpy.layers import rms_norm  # noqa: E402
 from spikeloom.backends.weights import roles  # noqa: E402
 
 pytestmark = pytest.mark.mlx
@@ -33,6 +35,16 @@ def name(request):
 
 def ours_of(model):
     return from_numpy(model.config.architecture, weights_of(model))
+
+
+def test_a_silent_row_passes_no_gradient_through_a_norm():
+    norm, x = RMSNorm(8, 1e-6), np.random.default_rng(0).standard_normal((3, 8))
+    x[1] = 0
+    upstream = np.cos(np.arange(24.0)).reshape(3, 8)
+    found = mx.grad(lambda x: (norm(x) * mx.array(upstream)).sum())(mx.array(x))
+    expected = rms_norm(x, {"n.weight": np.ones(8)}, "n", 1e-6)[1](upstream, {})
+    assert not expected[1].any()
+    np.testing.assert_allclose(np.array(found), expected, atol=1e-5)
 
 
 def test_logits_losses_and_gradients_agree(name):

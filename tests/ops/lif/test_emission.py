@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton", reason="the GPU programs need Triton, also in its interpreter")
 
+from spikeloom.model.norm import RMSNorm
 from spikeloom.ops.activation import squared_relu
 from spikeloom.ops.lif import emission, memoryless
 
@@ -92,6 +93,26 @@ def test_outputs_and_gradients(device, form, levels, fire_level, signed, window,
             assert got is None  # the gain, where there is no norm
         else:
             torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+def test_a_silent_row_passes_no_gradient(device):
+    """As in `spikeloom.model.norm`, which does this where no Triton program runs."""
+    inputs = tensors(device, (6, 20))
+    inputs[0][2] = 0
+    upstream = draw(device, 6, 20)
+    shape = {"levels": 8, "fire_level": 2, "signed": True}
+    found = gradients(ours, "normed", inputs, upstream, 9.0, **shape)
+
+    def in_torch(x, weight, bias, log_theta):
+        norm = RMSNorm(20, EPS, device=device)
+        v = torch.func.functional_call(norm, {"weight": weight}, (x,))
+        return memoryless.graded_emission(v + bias, log_theta.exp(), **shape)
+
+    expected = gradients(lambda form, *leaves, **_: in_torch(*leaves), "", inputs, upstream, 9.0)
+    assert not found[2][2].any()
+    assert found[2][3].any()
+    for got, want in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -61,6 +61,15 @@ def _product(y: mx.array, weight: mx.array, half: mx.Dtype | None) -> mx.array:
     return y.astype(weight.dtype) @ weight.T
 
 
+class RMSNorm(nn.RMSNorm):
+    """A row of zeros gets no gradient, as in PyTorch (`spikeloom.model.norm`)."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if self.training:
+            x = mx.where(mx.any(x != 0, axis=-1, keepdims=True), x, 0)
+        return super().__call__(x)
+
+
 class Mixer(nn.Module):
     """What tokens read in those before them, from spikes `[T, B, L, D]`; same shape."""
 
@@ -73,8 +82,8 @@ class Mixer(nn.Module):
         self.k_proj = Product(D, kv * c.head_dim)
         self.v_proj = Product(D, kv * c.head_dim)
         if c.qk_norm:
-            self.q_norm = nn.RMSNorm(c.head_dim, c.rms_norm_eps)
-            self.k_norm = nn.RMSNorm(c.head_dim, c.rms_norm_eps)
+            self.q_norm = RMSNorm(c.head_dim, c.rms_norm_eps)
+            self.k_norm = RMSNorm(c.head_dim, c.rms_norm_eps)
         if layer.mixer != "attention":
             if layer.decay != "none":
                 self.raw_decay = mx.zeros(H)
@@ -136,11 +145,11 @@ class MixerBlock(nn.Module):
     def __init__(self, c: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
         D, eps = c.hidden_size, c.rms_norm_eps
-        self.norm = nn.RMSNorm(D, eps)
+        self.norm = RMSNorm(D, eps)
         self.input_neuron = Neuron(c.neurons.mixer_input, D)
         self.mixer = Mixer(c, layer)
         if c.output_norm:
-            self.output_norm = nn.RMSNorm(D, eps)
+            self.output_norm = RMSNorm(D, eps)
         self.output_neuron = Neuron(c.neurons.mixer_output, D)
         self.o_proj = Product(D, D)
 
@@ -182,7 +191,7 @@ class MLPBlock(nn.Module):
 
     def __init__(self, c: ModelConfig, layer: LayerConfig) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
         self.input_neuron = Neuron(c.neurons.mlp_input, c.hidden_size)
         self.mlp = MLP(c, layer)
 
@@ -217,7 +226,7 @@ class Decoder(nn.Module):
         self.num_steps = c.num_steps
         self.embed_tokens = Embedding(c.vocab_size, c.hidden_size)
         self.layers = [Layer(c, layer) for layer in c.layer_list]
-        self.norm = nn.RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
         self.head_neuron = Neuron(c.neurons.head, c.hidden_size)
 
     def __call__(self, tokens: mx.array, cache: Sequence[Memory]) -> tuple[mx.array, mx.array]:

@@ -99,7 +99,8 @@ def emission_backward(
             by_weight += by_v * unit
             by_v = by_v * gain
             along = tl.sum(by_v * unit, axis=1, keep_dims=True) / D
-            by_v = (by_v - along * unit) * rms
+            speaks = tl.max(tl.abs(unit), axis=1, keep_dims=True) > 0.0  # as in model/norm.py
+            by_v = tl.where(speaks, (by_v - along * unit) * rms, 0.0)
         if SQUARED:
             by_v = by_v * (2.0 * unit)
         tl.store(grad_x + at, by_v.to(grad_x.dtype.element_ty), exists)
