@@ -16,9 +16,12 @@ class RMSNorm(nn.RMSNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.requires_grad:
-            x = torch.where((x != 0).any(-1, keepdim=True), x, 0.0)
-        return super().forward(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
+        x = x.to(torch.promote_types(x.dtype, self.weight.dtype))
+        if not x.requires_grad:
+            return super().forward(x)
+        square = x.square().mean(-1, keepdim=True)  # written out: one reduction serves both
+        scale = torch.where(square > 0, torch.rsqrt(square + (self.eps or 0.0)), 0.0)
+        return x * scale * self.weight
 
 
 class LayerNorm(nn.LayerNorm):
