@@ -12,7 +12,7 @@ class RMSNorm(nn.RMSNorm):
     """`gain * x / sqrt(mean(x^2) + eps)` over the last axis (Zhang and Sennrich 2019).
 
     A row of zeros, which is what silent neurons leave, points nowhere: it gets no gradient. The
-    slope there would be 1 / sqrt(eps), a thousand, and a few layers of it overflow.
+    slope there would be 1 / sqrt(eps), mostly a thousand, and a few layers of it overflow.
     """
 
     def forward(self, x: Tensor) -> Tensor:

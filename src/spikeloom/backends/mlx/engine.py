@@ -65,7 +65,9 @@ class Engine(ReadsAtOnce):
     @classmethod
     def load(cls, directory: str | Path) -> Engine:
         """Read a checkpoint directory, or the newest checkpoint of an unfinished run."""
-        return cls(checkpoint.load(resolve(directory)))
+        model = checkpoint.load(resolve(directory))
+        model.eval()  # its norms need not look for silent rows
+        return cls(model)
 
     def new_state(self) -> State:
         """A state that has read nothing."""

@@ -30,7 +30,8 @@ def linear(y: Array, w: Weights, name: str) -> tuple[Array, Pull]:
 def rms_norm(x: Array, w: Weights, name: str, eps: float) -> tuple[Array, Pull]:
     """`y = gain * n`, `n = r x`, `r = 1 / sqrt(mean(x^2) + eps)` (Zhang and Sennrich 2019).
 
-    Back, with `dn = gain * dy`: `dx = r (dn - n mean(dn n))`, 0 where x is; `dgain = sum dy n`.
+    Back, with `dn = gain * dy`: `dx = r (dn - n mean(dn n))`, 0 in a row of zeros;
+    `dgain = sum dy n`.
     """
     gain = w[f"{name}.weight"]
     r = 1 / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
