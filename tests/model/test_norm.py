@@ -56,3 +56,15 @@ def test_a_silent_row_in_mixed_precision():
     assert by_x.dtype == torch.bfloat16
     assert by_x[:, 0].any()
     assert not by_x[:, 1].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1e-4, 1, 300])
+def test_weights_of_half_precision_train_on_what_is_evaluated(dtype, size):
+    x, norm = (size * silent_rows(torch.float32)).to(dtype).detach(), norm_of(RMSNorm, dtype)
+    trained = norm(x.requires_grad_())
+    assert trained.dtype == dtype
+    wanted = norm_of(torch.nn.RMSNorm, dtype).float()(x.detach().float())
+    torch.testing.assert_close(trained.float(), wanted, rtol=1e-2, atol=1e-2)
+    with torch.no_grad():
+        torch.testing.assert_close(norm(x.detach()), trained, rtol=1e-2, atol=1e-2)

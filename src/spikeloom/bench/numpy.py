@@ -207,7 +207,7 @@ class TokenLoop:
     def norm_back(self, dy: Array, name: str) -> Array:
         n, r = self.tape.pop()
         self.g[f"{name}.weight"] += (dy * n).reshape(-1, n.shape[-1]).sum(0)
-        dn = dy * self.w[f"{name}.weight"]
+        dn = dy * self.w[f"{name}.weight"] * n.any(-1, keepdims=True)
         return r * (dn - n * np.mean(dn * n, -1, keepdims=True))
 
     def read(self, y: Array, name: str) -> Array:

@@ -12,16 +12,20 @@ class RMSNorm(nn.RMSNorm):
     """`gain * x / sqrt(mean(x^2) + eps)` over the last axis (Zhang and Sennrich 2019).
 
     A row of zeros, which is what silent neurons leave, points nowhere: it gets no gradient. The
-    slope there would be 1 / sqrt(eps), mostly a thousand, and a few layers of it overflow.
+    slope there would be 1 / sqrt(eps), mostly a thousand, and a few layers of it overflow. Rows
+    that are only nearly zero keep theirs.
     """
 
+    eps: float  # always given
+
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(torch.promote_types(x.dtype, self.weight.dtype))
+        dtype = torch.promote_types(x.dtype, self.weight.dtype)
         if not x.requires_grad:
-            return super().forward(x)
+            return super().forward(x.to(dtype))
+        x = x.to(torch.promote_types(dtype, torch.float32))  # squares of halves over- and underflow
         square = x.square().mean(-1, keepdim=True)  # written out: one reduction serves both
-        scale = torch.where(square > 0, torch.rsqrt(square + (self.eps or 0.0)), 0.0)
-        return x * scale * self.weight
+        scale = torch.where(square > 0, torch.rsqrt(square + self.eps), 0.0)
+        return (x * scale * self.weight).to(dtype)
 
 
 class LayerNorm(nn.LayerNorm):
