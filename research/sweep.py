@@ -196,8 +196,9 @@ def visible(gpu: int) -> str:
     return given.split(",")[gpu] if given else str(gpu)
 
 
-def table(folder: Path) -> None:
-    """Every run of a folder beside its dense twin (`twin_name`)."""
+def table(folder: Path, text: str | None = None) -> None:
+    """Every run of a folder beside its dense twin (`twin_name`), by its held-out loss, or by that
+    of one of the texts that it was evaluated on."""
     reports = {f: json.loads(f.read_text("utf-8")) for f in sorted(folder.glob("*.json"))}
     rows = {  # runs from before there was a sweep.py have training's report alone
         f.stem.removesuffix(".train"): report.get("train", report)
@@ -206,6 +207,8 @@ def table(folder: Path) -> None:
     }
     if not rows:
         raise SystemExit(f"{folder}: no runs")
+    if text is not None:
+        rows = {name: _on_text(reports[folder / f"{name}.json"], text) for name in rows}
     print("| run | tokens | held-out loss | perplexity | gap | active share |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, train in rows.items():
@@ -215,6 +218,15 @@ def table(folder: Path) -> None:
             gap = f"{100 * (math.exp(loss - twin['eval_loss']) - 1):+.1f}%"
         cells = (name, f"{train['tokens'] / 1e6:.0f} M", f"{loss:.3f}", f"{math.exp(loss):.2f}")
         print(f"| {' | '.join(cells)} | {gap} | {train['eval_active_share']:.3f} |")
+
+
+def _on_text(report: dict[str, Any], text: str) -> dict[str, Any]:
+    """A run's row with what `spikeloom eval` says of a text in place of its own held-out one."""
+    texts = report.get("texts", {})
+    if text not in texts:
+        raise SystemExit(f"{report.get('name')}: was evaluated on {', '.join(texts) or 'no text'}")
+    read = {f"eval_{key}": texts[text][key] for key in ("loss", "active_share")}
+    return {"tokens": report["train"]["tokens"], **read}
 
 
 def twin_name(name: str, rows: dict[str, Any]) -> str | None:
@@ -247,7 +259,10 @@ def main() -> None:
     run.set_defaults(act=_run)
     show = verbs.add_parser("table", help="a Markdown table of a folder")
     show.add_argument("folder", type=Path)
-    show.set_defaults(act=lambda options: table(options.folder))
+    show.add_argument(
+        "--text", metavar="NAME", help="by the loss on this text of the run's --texts"
+    )
+    show.set_defaults(act=lambda options: table(options.folder, options.text))
     options = parser.parse_args()
     options.act(options)
 

@@ -137,3 +137,15 @@ def test_weights_are_those_of_the_products(size):
     with torch.device("meta"):
         model = SpikeloomForCausalLM(SpikeloomConfig.from_architecture(config.model))
     assert touched.WEIGHTS[size] == sum(product.weights for product in products(model))
+
+
+def test_a_table_of_one_text(tmp_path, capsys):
+    for name, loss in (("dense-a", 2.0), ("s20-a", 2.1)):
+        on_text = {"loss": loss, "active_share": 0.5}
+        train = {"tokens": 5_000_000, "eval_loss": 7.0, "eval_active_share": 0.9}
+        run = {"name": name, "train": train, "texts": {"stories": on_text}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(run))
+    sweep.table(tmp_path, "stories")
+    assert "| s20-a | 5 M | 2.100 | 8.17 | +10.5% | 0.500 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="dense-a: was evaluated on stories"):
+        sweep.table(tmp_path, "books")

@@ -21,7 +21,7 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         dtype = torch.promote_types(x.dtype, self.weight.dtype)
         if not x.requires_grad:
-            return super().forward(x.to(dtype))
+            return super().forward(x.to(dtype))  # torch's own program
         x = x.to(torch.promote_types(dtype, torch.float32))  # squares of halves over- and underflow
         square = x.square().mean(-1, keepdim=True)  # written out: one reduction serves both
         scale = torch.where(square > 0, torch.rsqrt(square + self.eps), 0.0)
