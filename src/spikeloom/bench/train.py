@@ -13,7 +13,7 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,9 @@ def run(device: str, options: Options = ALL) -> Iterator[Row]:
 def measure(preset: str, device: str, options: Options = ALL) -> Iterator[Row]:
     """Against the dense twin in time and (GPU) memory; the rate loss; the Trainer."""
     torch.set_float32_matmul_precision("high")
-    spiking, where = _settings(preset, device), device_name(device)
+    spiking, where = with_whole_dead_zones(preset, device), device_name(device)
     peers = {"spiking": spiking, "dense twin": twin_of(spiking, "dense")}
-    loops, times = _side_by_side(peers, device, 3 if options.quick else BLOCKS)
+    loops, times = side_by_side(peers, device, 3 if options.quick else BLOCKS)
     yield _speed_row(preset, loops, times, "dense twin", TARGET_SPEED)
     if device == "cuda" and options.profile:
         for name, loop in loops.items():
@@ -69,12 +69,13 @@ def measure(preset: str, device: str, options: Options = ALL) -> Iterator[Row]:
     if not options.quick:
         without = "without the firing-rate loss"
         peers = {"spiking": spiking, without: _without_rate_loss(spiking)}
-        yield _speed_row(preset, *_side_by_side(peers, device, BLOCKS), without, TARGET_LOSS)
+        yield _speed_row(preset, *side_by_side(peers, device, BLOCKS), without, TARGET_LOSS)
 
 
-def _settings(preset: str, device: str) -> RunConfig:
+def with_whole_dead_zones(preset: str, device: str, settings: Sequence[str] = ()) -> RunConfig:
     """The preset with its dead zones whole from the start, as for most of its training."""
-    run = load_config(preset, [f"training.compile={str(device == 'cuda').lower()}"])
+    compiled_there = f"training.compile={str(device == 'cuda').lower()}"
+    run = load_config(preset, [compiled_there, *settings])
     return replace(run, training=replace(run.training, dead_zone_warmup=0.0))
 
 
@@ -165,7 +166,7 @@ def _without_rate_loss(run: RunConfig) -> RunConfig:
     return replace(run, training=replace(run.training, target_active_share=None))
 
 
-def _side_by_side(
+def side_by_side(
     runs: dict[str, RunConfig], device: str, blocks: int
 ) -> tuple[dict[str, BareLoop], dict[str, Timing]]:
     """A loop of each, and its time for a block, taken in turns."""
