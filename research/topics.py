@@ -12,18 +12,27 @@ import re
 from pathlib import Path
 
 import spikeloom
-from spikeloom import tokenizers
-from spikeloom.inference.engine import Engine
+from spikeloom.inference.chat import Conversation
+from spikeloom.inference.generate import Generator, Sampling
 
-HEROES = {
-    "named": (
+THINGS = ("ball", "kite", "boat", "cake", "tree", "hat")
+ASKED = {  # heroes and things; how the shipped model is asked was chosen by the first two groups
+    "named": ((
         "dog named Max", "girl named Lily", "bird named Kiki", "cat named Nora",
         "boy named Tim", "bear named Otto", "rabbit named Rosa", "frog named Fred",
+    ), THINGS),
+    "not named": (
+        ("dragon", "princess", "farmer", "cat", "fairy", "bear", "pirate", "duck"), THINGS
     ),
-    "not named": ("dragon", "princess", "farmer", "cat", "fairy", "bear", "pirate", "duck"),
+    "others": (
+        ("fox named Rusty", "girl named Anna", "mouse named Pip", "king", "monkey", "robot"),
+        ("drum", "bike", "apple", "book", "box", "flower", "balloon", "car"),
+    ),
 }  # fmt: skip
-THINGS = ("ball", "kite", "boat", "cake", "tree", "hat")
-SAMPLING = ((0.0, 1.0), (0.3, 0.95), (0.5, 0.95), (0.8, 0.95), (1.0, 0.95))  # temperature, top-p
+SAMPLING = (  # temperature, top-p, guidance
+    (0.0, 1.0, 1.0), (0.5, 0.95, 1.0), (0.8, 0.95, 1.0), (1.0, 0.95, 1.0),
+    (0.0, 1.0, 1.5), (0.5, 0.95, 1.25), (0.5, 0.95, 1.5), (0.5, 0.95, 2.0), (0.8, 0.95, 1.5),
+)  # fmt: skip
 TOKENS = 200
 
 
@@ -39,24 +48,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", type=Path, nargs="?", default=spikeloom.pretrained_path())
-    directory = parser.parse_args().checkpoint
-    engine, tokenizer = Engine.load(directory), tokenizers.load(directory)
-    stops = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|end|>")}
+    generator = Generator.load(parser.parse_args().checkpoint)
     print(
-        "| hero | temperature | top-p | stories | hero to the end | thing again |\n"
-        "|---|---|---|---|---|---|"
+        "| hero | temperature | top-p | guidance | stories | hero to the end | thing again |\n"
+        "|---|---|---|---|---|---|---|"
     )
-    for (group, heroes), (temperature, top_p) in itertools.product(HEROES.items(), SAMPLING):
+    for (group, pair), how in itertools.product(ASKED.items(), SAMPLING):
+        temperature, top_p, guidance = how
         told = []
-        for seed, (hero, thing) in enumerate(itertools.product(heroes, THINGS)):
-            asked = [{"role": "user", "content": f"Tell me a story about a {hero} and a {thing}."}]
-            ids = tokenizer.apply_chat_template(
-                asked, add_generation_prompt=True, return_dict=False
-            )
-            story = engine.generate(ids, TOKENS, temperature, top_p, seed, stops)
-            told.append(stays(tokenizer.decode([*story], skip_special_tokens=True), hero, thing))
+        for seed, (hero, thing) in enumerate(itertools.product(*pair)):
+            sampling = Sampling(temperature, top_p, seed, TOKENS, guidance)
+            talk = Conversation(generator, sampling, roles=True)
+            request = f"Tell me a story about a {hero} and a {thing}."
+            told.append(stays(talk.answer(request, lambda _: None), hero, thing))
         kept = " | ".join(f"{sum(column) / len(told):.0%}" for column in zip(*told, strict=True))
-        print(f"| {group} | {temperature} | {top_p} | {len(told)} | {kept} |", flush=True)
+        row = f"| {group} | {temperature} | {top_p} | {guidance} | {len(told)} | {kept} |"
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

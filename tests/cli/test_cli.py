@@ -464,6 +464,8 @@ def test_bad_checkpoints(verb, damage, advice, home, spikeloom, tmp_path):
         (["generate", "{run}", "--top-p", "0"], "top_p 0.0"),
         (["generate", "{run}", "--max-new-tokens", "0"], "max_new_tokens 0"),
         (["chat", "{run}", "--temperature", "-1"], "temperature -1.0"),
+        (["chat", "{run}", "--guidance", "0"], "guidance 0.0: expected 1 (none), or more"),
+        (["chat", "{run}", "--guidance", "2"], "it takes --roles"),
         (["verify", "{run}", "--text", ""], "at least 4 tokens"),
         (["verify", "spikeloom-1m", "--text", "x"], "has no tokenizer"),
         (["profile", "{run}", "--text", "", "--out", "{out}"], "too short"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -231,8 +232,18 @@ def generate(
 def chat(
     checkpoint: Checkpoint,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens per answer.")] = 200,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="0 is greedy; default: 0.5 with --roles, 0.8 with --continue."),
+    ] = None,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Hold answers to the request, at twice the time per token; 1 is none; default: "
+            "1.5 with --roles, 1 with --continue."
+        ),
+    ] = None,
     seed: Seed = 0,
     roles: Annotated[
         bool | None,
@@ -250,13 +261,20 @@ def chat(
     Ctrl-C stops the answer only.
     """
     from spikeloom import backends
+    from spikeloom.inference.chat import CONTINUED, IN_ROLES, speaks_in_roles
     from spikeloom.inference.chat import chat as run_chat
-    from spikeloom.inference.chat import speaks_in_roles
-    from spikeloom.inference.generate import Sampling
 
-    sampling = Sampling(temperature, top_p, seed, max_new_tokens)
-    generator = backends.generator(backend, checkpoint)
     roles = speaks_in_roles(checkpoint) if roles is None else roles
+    asked = {"temperature": temperature, "guidance": guidance}
+    chosen = {name: value for name, value in asked.items() if value is not None}
+    sampling = replace(
+        IN_ROLES if roles else CONTINUED,
+        top_p=top_p,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        **chosen,
+    )
+    generator = backends.generator(backend, checkpoint)
     turns = run_chat(generator, sampling, roles)
     write_json({"turns": turns}, json_file)
 

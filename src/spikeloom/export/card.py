@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from spikeloom.data.hub_card import hub_licence
 from spikeloom.errors import DataError
 from spikeloom.evaluation.checkpoint import load
 from spikeloom.evaluation.compare import kind, to_markdown
-from spikeloom.inference.chat import Conversation, speaks_in_roles
-from spikeloom.inference.generate import Generator, Sampling
+from spikeloom.inference.chat import CONTINUED, IN_ROLES, Conversation, speaks_in_roles
+from spikeloom.inference.generate import Generator
 from spikeloom.model.sizes import describe
 
 REQUESTS = (
@@ -47,7 +47,6 @@ OPENINGS = (
     "The boat was",
     "Everybody in the village knew",
 )
-SAMPLE_TOKENS = 200
 _EVAL_COLUMNS = {
     "bits_per_byte": "bits per byte",
     "perplexity": "perplexity",
@@ -204,16 +203,18 @@ def _figures(facts: Facts, evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 def _samples(path: Path, count: int, seed: int) -> str:
     """The first samples that are drawn, with their seeds."""
     generator, roles = Generator.load(path), speaks_in_roles(path)
-    prompts = REQUESTS if roles else OPENINGS
+    prompts, asked = (REQUESTS, IN_ROLES) if roles else (OPENINGS, CONTINUED)
     drawn = []
     for i in range(count):
-        prompt, sampling = prompts[i % len(prompts)], Sampling(0.8, 0.95, seed + i, SAMPLE_TOKENS)
+        prompt, sampling = prompts[i % len(prompts)], replace(asked, seed=seed + i)
         text = Conversation(generator, sampling, roles).answer(prompt, lambda _: None)
         quoted = "\n".join(f"> {line}" for line in (text if roles else prompt + text).splitlines())
         drawn.append(f"**{prompt}** (seed {seed + i})\n\n{quoted}")
+    held = f", guidance {asked.guidance}" if roles else ""
     head = (
-        f"## Samples\n\nThe first {count} that were drawn, none left out: temperature 0.8, top-p "
-        f"0.95, at most {SAMPLE_TOKENS} tokens."
+        f"## Samples\n\nThe first {count} that were drawn, none left out, as `spikeloom chat` "
+        f"draws them: temperature {asked.temperature}, top-p {asked.top_p}{held}, at most "
+        f"{asked.max_new_tokens} tokens."
     )
     return "\n\n".join([head, *drawn]) if drawn else ""
 

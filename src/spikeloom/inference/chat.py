@@ -7,14 +7,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spikeloom.checkpoint import read_run, resolve
 from spikeloom.errors import ConfigError
 from spikeloom.inference.generate import Generator, Sampling
+from spikeloom.inference.guidance import Guided, GuidedState
 
 TEMPLATE = ("<|user|>", "<|end|>", "<|assistant|>")
+IN_ROLES = Sampling(temperature=0.5, max_new_tokens=200, guidance=1.5)
+"""How a model that was tuned on requests is asked, unless the user says otherwise: measured by
+research/topics.py (docs/story-model.md)."""
+CONTINUED = Sampling(max_new_tokens=200)
+"""The same of a model that continues text."""
 
 
 class Conversation:
@@ -27,7 +34,7 @@ class Conversation:
             turn is plain text that the model continues.
 
     Raises:
-        ConfigError: the tokenizer has no role tokens.
+        ConfigError: the tokenizer has no role tokens; or guidance without roles.
     """
 
     def __init__(self, generator: Generator, sampling: Sampling, roles: bool = False) -> None:
@@ -35,6 +42,11 @@ class Conversation:
         vocabulary = generator.tokenizer.get_vocab()
         if roles and not all(token in vocabulary for token in TEMPLATE):
             raise ConfigError("this tokenizer has no role tokens: chat without --roles")
+        if sampling.guidance != 1:
+            if not roles:
+                raise ConfigError("guidance holds an answer to a request: it takes --roles")
+            guided = Guided(generator.engine, sampling.guidance)
+            self.generator = Generator(guided, generator.tokenizer)
         self._role = {token: vocabulary.get(token) for token in TEMPLATE}
         self.reset()
 
@@ -58,12 +70,9 @@ class Conversation:
             show: called with each piece of the answer.
         """
         ids, stops = self._unread + self._wrapped(text), self._stops()
-        sampling = Sampling(
-            self.sampling.temperature,
-            self.sampling.top_p,
-            self.sampling.seed + self._turn,
-            self.sampling.max_new_tokens,
-        )
+        sampling = replace(self.sampling, seed=self.sampling.seed + self._turn)
+        if isinstance(self.state, GuidedState):
+            self.state.unasked = self._unread + self._wrapped("")
         pieces: list[str] = []
         position = self.state.position
         with _interrupts_noted() as interrupts:

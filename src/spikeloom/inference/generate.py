@@ -13,7 +13,6 @@ from spikeloom import tokenizers
 from spikeloom.checkpoint import resolve
 from spikeloom.errors import ConfigError
 from spikeloom.inference.engine import Engine
-from spikeloom.inference.state import EngineState
 
 _NO_CHARACTER = "\ufffd"  # what bytes decode to that are no UTF-8, or not yet
 _UNFINISHED = 3  # bytes that a character may still be waiting with
@@ -28,12 +27,15 @@ class Sampling:
         top_p: sample among the likeliest tokens that together have this probability.
         seed: of the sampling.
         max_new_tokens: stop after so many.
+        guidance: how far an answer is held to its request (`inference.guidance`; conversations
+            in roles alone); 1 for none.
     """
 
     temperature: float = 0.8
     top_p: float = 0.95
     seed: int = 0
     max_new_tokens: int = 100
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -42,6 +44,8 @@ class Sampling:
             raise ConfigError(f"top_p {self.top_p}: expected a probability in (0, 1]")
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens {self.max_new_tokens}: expected at least 1")
+        if not 0 < self.guidance < math.inf:
+            raise ConfigError(f"guidance {self.guidance}: expected 1 (none), or more")
 
 
 class Spelling:
@@ -80,11 +84,15 @@ class Spelling:
 class Generator:
     """Streams text from a checkpoint.
 
+    Args:
+        engine: of any backend, or guided.
+        tokenizer: of the checkpoint.
+
     Attributes:
         given: token ids of the last stream, in order.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Any) -> None:
+    def __init__(self, engine: Any, tokenizer: Any) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.given: list[int] = []
@@ -110,7 +118,7 @@ class Generator:
         self,
         prompt: str | Sequence[int],
         sampling: Sampling,
-        state: EngineState | None = None,
+        state: Any = None,
         stops: Sequence[int] | None = None,
     ) -> Iterator[str]:
         """Continue a prompt, piece by piece as soon as a piece is whole characters.
