@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from spikeloom.bench.decode_graph import contender, in_turns
+from spikeloom.bench.decode_graph import PROMPT, contender, in_turns
 from spikeloom.bench.rows import Row, device_name, show
 from spikeloom.bench.train import BLOCKS, side_by_side, with_whole_dead_zones
 from spikeloom.inference.step_products import EVENT_DRIVEN, GIVEN
@@ -40,7 +40,7 @@ def measure(preset: str, settings: list[str], device: str, blocks: int = BLOCKS)
     if device != "cuda":
         return
     del loops
-    prompt = torch.randint(runs[WITHOUT].model.vocab_size, (64,)).tolist()
+    prompt = torch.randint(runs[WITHOUT].model.vocab_size, (PROMPT,)).tolist()
     for products in (GIVEN, EVENT_DRIVEN):
         steps = {
             name: contender(

@@ -240,7 +240,7 @@ def chat(
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="Hold answers to the request, at twice the time per token; 1 is none; default: "
+            help="Hold answers to the request, at twice the weights per token; 1 is none; default: "
             "1.5 with --roles, 1 with --continue."
         ),
     ] = None,
