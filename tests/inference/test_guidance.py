@@ -94,6 +94,28 @@ def test_a_conversation_leaves_out_what_was_asked_in_every_turn(spoken):
         asked, without = [*asked, *given], [*without, *given]
 
 
+@torch.inference_mode()
+def test_an_interrupted_answer_leaves_both_readings_in_step(spoken):
+    model, generator = spoken
+    user, end, assistant = generator.tokenizer.get_vocab().values()
+
+    def interrupt(piece):
+        if piece.strip() != "…":
+            raise KeyboardInterrupt
+
+    talk = Conversation(generator, greedy(guidance=2.0), roles=True)
+    talk.answer("the cat", interrupt)
+    before = talk.generator.given
+    assert len(before) < 8
+    talk.answer("a mat", ignore)
+    after = talk.generator.given
+    opening, turn = [generator.tokenizer.bos_token_id], [end, assistant]
+    without = [*opening, user, *turn, *before, user, *turn]
+    asked = [*opening, user, *generator.encode("the cat"), *turn, *before]
+    asked = [*asked, user, *generator.encode("a mat"), *turn]
+    assert after == by_hand(model, asked, without, 2.0, len(after))
+
+
 def test_guidance_of_one_is_plain(spoken):
     generator = spoken[1]
     talk = Conversation(generator, greedy(), roles=True)
