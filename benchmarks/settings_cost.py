@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from spikeloom.bench.decode_graph import PROMPT, contender, in_turns
 from spikeloom.bench.rows import Row, device_name, show
 from spikeloom.bench.train import BLOCKS, side_by_side, with_whole_dead_zones
+from spikeloom.errors import SpikeloomError
 from spikeloom.inference.step_products import EVENT_DRIVEN, GIVEN
 from spikeloom.model import SpikeloomConfig
 
@@ -61,7 +63,8 @@ def main() -> None:
     )
     parser.add_argument("preset")
     parser.add_argument("--set", action="append", required=True, metavar="a.b=c", dest="settings")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=here)
     parser.add_argument("--json", type=Path, help="also write the rows there")
     given = parser.parse_args()
 
@@ -69,7 +72,10 @@ def main() -> None:
         if given.json is not None:
             given.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 
-    show(measure(given.preset, given.settings, given.device), keep)
+    try:
+        show(measure(given.preset, given.settings, given.device), keep)
+    except SpikeloomError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

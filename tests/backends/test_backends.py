@@ -209,8 +209,9 @@ def test_chat_keeps_the_state_between_turns(learner, text, tmp_path, monkeypatch
         asked = ["--max-new-tokens", 5, "--temperature", 0, "--json", report]
         code, _, error = spikeloom(monkeypatch, capsys, "chat", run, *asked, "--backend", backend)
         assert code == 0, error
-        said[backend] = json.loads(report.read_text())["turns"]
-    assert [turn["user"] for turn in said[learner]] == ["the cat", "on the", "mat"]
+        turns = json.loads(report.read_text())["turns"]
+        said[backend] = [(turn["user"], turn["answer"]) for turn in turns]
+    assert [user for user, _ in said[learner]] == ["the cat", "on the", "mat"]
     assert said[learner] == said["torch"]
 
 

@@ -77,7 +77,7 @@ def test_a_prompt_at_once_is_its_tokens_one_by_one(name):
     engine = Engine(small(name))
     prompt = torch.randint(2, 64, (40,), generator=torch.Generator().manual_seed(0)).tolist()
     at_once, one_by_one = engine.new_state(), engine.new_state()
-    expected = engine.read(prompt, at_once)
+    expected = engine.prefill(prompt, at_once)
     for token in prompt:
         logits = engine.step(token, one_by_one)
     torch.testing.assert_close(*map(torch.from_numpy, (logits, expected)), rtol=0, atol=1e-4)

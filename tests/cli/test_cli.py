@@ -230,7 +230,7 @@ def test_chat(home, spikeloom, tmp_path, monkeypatch):
     assert done.code == 0, done.err
     report = read(tmp_path / "x.json")["turns"]
     assert [turn["user"] for turn in report] == ["the cat", "and", "the cat"]
-    assert report[0] == report[2]
+    assert report[0]["answer"] == report[2]["answer"]
     assert done.out == "".join(turn["answer"] + "\n" for turn in report)
     assert "(forgotten)" in done.err
 
@@ -464,7 +464,7 @@ def test_bad_checkpoints(verb, damage, advice, home, spikeloom, tmp_path):
         (["generate", "{run}", "--top-p", "0"], "top_p 0.0"),
         (["generate", "{run}", "--max-new-tokens", "0"], "max_new_tokens 0"),
         (["chat", "{run}", "--temperature", "-1"], "temperature -1.0"),
-        (["chat", "{run}", "--guidance", "0"], "guidance 0.0: expected 1 (none), or more"),
+        (["chat", "{run}", "--guidance", "0"], "guidance 0.0: expected above 0 and at most 100"),
         (["chat", "{run}", "--guidance", "2"], "it takes --roles"),
         (["verify", "{run}", "--text", ""], "at least 4 tokens"),
         (["verify", "spikeloom-1m", "--text", "x"], "has no tokenizer"),

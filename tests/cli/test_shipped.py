@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from placeholder import make_checkpoint
 from spikeloom import pretrained
 from spikeloom.errors import CheckpointError
 from spikeloom.export.slim import slim
+from spikeloom.inference import chat
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +66,28 @@ def test_help_says_so(verb, spikeloom):
     assert "the shipped model" in spikeloom(verb, "--help").out
 
 
-def test_chat_wraps_turns_as_the_shipped_model_was_tuned(shipped, spikeloom, monkeypatch):
-    from spikeloom.inference import chat
-
+def test_chat_asks_as_the_shipped_model_was_tuned(shipped, spikeloom, monkeypatch):
     given = []
-    monkeypatch.setattr(chat, "chat", lambda generator, sampling, roles: given.append(roles) or [])
-    for options in ([], ["--continue"], ["--roles"]):
+
+    def noted(generator, sampling, roles):
+        given.append((roles, sampling))
+        return []
+
+    monkeypatch.setattr(chat, "chat", noted)
+    for options in ([], ["--continue"], ["--roles", "--guidance", 2, "--seed", 3]):
         assert spikeloom("chat", *options).code == 0
-    assert given == [True, False, True]
+    asked = replace(chat.IN_ROLES, guidance=2.0, seed=3)
+    assert given == [(True, chat.IN_ROLES), (False, chat.CONTINUED), (True, asked)]
+
+
+def test_help_says_how_a_model_is_asked(spikeloom):
+    said = " ".join(spikeloom("chat", "--help").out.replace("│", " ").split())
+    roles, text = chat.IN_ROLES, chat.CONTINUED
+    assert f"default: {roles.temperature:g} with --roles, {text.temperature:g} with --con" in said
+    assert f"default: {roles.guidance:g} with --roles, {text.guidance:g} with --continue" in said
+    assert f"Tokens per answer; default: {roles.max_new_tokens}." in said
+    assert f"Nucleus sampling; default: {roles.top_p:g}." in said
+    assert (roles.max_new_tokens, roles.top_p) == (text.max_new_tokens, text.top_p)
 
 
 def test_slim_and_card(model, spikeloom, tmp_path):

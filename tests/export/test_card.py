@@ -63,6 +63,8 @@ def test_samples_are_the_first_that_are_drawn(chat, tmp_path):
     assert text == write_card(checkpoint, facts(), samples=2, seed=5)
     assert f"**{prompts[0]}** (seed 5)" in text
     assert f"**{prompts[1]}** (seed 6)" in text
+    how = "0.5, top-p 0.95, guidance 1.5, at" if chat else "0.8, top-p 0.95, at"
+    assert f"temperature {how} most 200 tokens. That read " in text
     assert prompts[2] not in text
 
 

@@ -171,7 +171,9 @@ def test_the_terminal(generator, monkeypatch, capsys):
     type_in(monkeypatch, ["The cat", "", "/reset", "The cat", "/quit", "never"], terminal=True)
     turns = chat(generator, GREEDY)
     assert [turn["user"] for turn in turns] == ["The cat", "The cat"]
-    assert turns[0] == turns[1]
+    assert turns[0]["answer"] == turns[1]["answer"]
+    assert turns[0]["tokens"] == GREEDY.max_new_tokens
+    assert 0 < turns[0]["active_share"] < 1
     captured = capsys.readouterr()
     assert captured.out == "".join(turn["answer"] + "\n" for turn in turns)
     assert "/reset forgets" in captured.err
@@ -193,4 +195,43 @@ def test_a_tuned_model_is_not_led_beyond_what_it_was_trained_on(generator, monke
     forgotten = capsys.readouterr().err.count("are forgotten")
     assert 1 <= forgotten <= 4
     assert context < 5 * 25  # so that it had to
-    assert turns[0] in turns[1:]  # the same words on an empty context, at another seed
+    answers = [turn["answer"] for turn in turns]
+    assert answers[0] in answers[1:]  # the same words on an empty context
+
+
+def test_what_is_asked_again_after_forgetting_is_answered_anew(generator):
+    conversation = Conversation(generator, Sampling(temperature=5.0, max_new_tokens=12))
+    first = conversation.answer("The cat", ignore)
+    conversation.reset()
+    assert conversation.answer("The cat", ignore) != first
+
+
+@pytest.mark.parametrize("longest", [10, 25, 1000])
+def test_turns_are_forgotten_only_for_want_of_room(longest, generator):
+    conversation = Conversation(generator, Sampling(0.0, max_new_tokens=longest), roles=True)
+    context, turn = conversation.context, len(conversation._wrapped("cat"))
+    forgotten = []
+    for _ in range(9):
+        room = context - conversation.state.position - len(conversation._unread) - turn
+        forgotten.append(conversation.make_room("cat"))
+        assert forgotten[-1] == (room < min(longest, context // 2))
+        conversation.answer("cat", ignore)
+        assert conversation.state.position < context
+    assert 0 < sum(forgotten) < 9
+
+
+def test_a_turn_that_leaves_no_room_is_refused(generator, monkeypatch, capsys):
+    type_in(monkeypatch, ["cat " * 30, "The cat"])
+    turns = chat(generator, GREEDY, roles=True)
+    assert [turn["user"] for turn in turns] == ["The cat"]
+    assert "122 tokens are too many for a context of 64: ask for less" in capsys.readouterr().err
+
+
+def test_commands_that_are_none(generator, monkeypatch, capsys):
+    type_in(monkeypatch, ["/regen", "/RESET", "/ or"])
+    assert [turn["user"] for turn in chat(generator, GREEDY)] == ["/ or"]
+    assert "(/regen is unknown: /reset forgets, /quit leaves)" in capsys.readouterr().err
+
+
+def test_bytes_that_are_no_text(generator):
+    assert generator.encode("\udcffa") == generator.encode("?a")

@@ -6,7 +6,7 @@ import torch
 from talkers import talker
 
 from spikeloom.backends.stepwise import Engine as Stepwise
-from spikeloom.errors import ConfigError
+from spikeloom.errors import CheckpointError, ConfigError
 from spikeloom.inference.chat import TEMPLATE, Conversation
 from spikeloom.inference.generate import Generator, Sampling
 from spikeloom.inference.guidance import Guided
@@ -33,14 +33,21 @@ def spoken():
     return model, Generator(generator.engine, words)
 
 
-def by_hand(model, asked, without, guidance, steps):
+def by_hand(model, asked, without, guidance, steps, choose=torch.argmax):
     """The definition: both texts read anew for every token."""
     said = []
     for _ in range(steps):
         logits = [model(torch.tensor([[*p, *said]])).logits[0, -1] for p in (asked, without)]
         a, w = (torch.log_softmax(x.double(), -1) for x in logits)
-        said.append(int((w + guidance * (a - w)).argmax()))
+        said.append(int(choose(torch.log_softmax(w + guidance * (a - w), -1))))
     return said
+
+
+def steered(guided, steps, **how):
+    """What a guided engine says behind ASKED beside EMPTY, and its state."""
+    state = guided.new_state()
+    guided.read_apart(ASKED[:-1], EMPTY[:-1], state)
+    return list(guided.generate(ASKED[-1:], steps, state=state, **how)), state
 
 
 @pytest.mark.parametrize("guidance", [0.5, 1.0, 1.5, 4.0])
@@ -49,9 +56,7 @@ def by_hand(model, asked, without, guidance, steps):
 def test_it_is_what_the_equation_says(spoken, guidance, of):
     model, generator = spoken
     guided = Guided(generator.engine if of == "event-driven" else Stepwise(model), guidance)
-    state = guided.new_state()
-    state.unasked = EMPTY
-    said = list(guided.generate(ASKED, 8, state=state))
+    said, state = steered(guided, 8)
     assert said == by_hand(model, ASKED, EMPTY, guidance, 8)
     assert state.position == len(ASKED) + 7  # the last token is not read
     assert state.without.position == len(EMPTY) + 7
@@ -63,20 +68,73 @@ def test_without_another_prompt_nothing_is_steered(spoken):
     assert list(Guided(engine, 3.0).generate(ASKED, 8)) == plain
 
 
-def test_both_prompts_end_alike(spoken):
+@pytest.mark.parametrize("seed", [0, 1])
+@torch.inference_mode()
+def test_it_samples_from_what_the_equation_says(spoken, seed):
+    model, generator = spoken
+    drawn = torch.Generator().manual_seed(seed)
+
+    def nucleus(log_p):
+        """The likeliest tokens that together have 0.8, at temperature 0.7."""
+        p, tokens = (log_p / 0.7).softmax(-1).sort(descending=True)
+        p[p.cumsum(0) - p >= 0.8] = 0
+        return tokens[torch.multinomial(p, 1, generator=drawn)]
+
+    expected = by_hand(model, ASKED, EMPTY, 2.0, 12, nucleus)
+    guided = Guided(generator.engine, 2.0)
+    said, _ = steered(guided, 12, temperature=0.7, top_p=0.8, seed=seed)
+    assert said == expected
+    assert len(set(said)) > 3
+    assert steered(guided, 12, temperature=0.7, top_p=0.8, seed=seed + 2)[0] != said
+
+
+def test_it_ends_with_a_stop(spoken):
     guided = Guided(spoken[1].engine, 2.0)
-    state = guided.new_state()
-    state.unasked = [1, 5]
-    with pytest.raises(ValueError, match="prompts end with 4 and 5"):
-        next(guided.generate(ASKED, state=state))
+    said, _ = steered(guided, 8)
+    first = said.index(said[4]) + 1
+    assert steered(guided, 8, stops=[said[4]])[0] == said[:first]
 
 
 def test_weights_of_both_readings_count(spoken):
     guided = Guided(spoken[1].engine, 2.0)
-    state = guided.new_state()
-    assert state.active_share >= 0
-    list(guided.generate(ASKED, 4, state=state))
-    assert state.active_share == pytest.approx(2 * state.asked.active_share)
+    assert guided.new_state().active_share == 0
+    state = steered(guided, 4)[1]
+    read = [s.active_share * s.position for s in (state.asked, state.without)]
+    assert state.asked.position != state.without.position
+    assert state.active_share == pytest.approx(sum(read) / state.asked.position)
+
+
+def test_damaged_weights_are_named(spoken):
+    class Damaged:
+        config = None
+
+        def new_state(self):
+            return None
+
+        def prefill(self, tokens, state):
+            return np.full(9, np.nan, np.float32)
+
+    for temperature in (0.0, 0.5):
+        with pytest.raises(CheckpointError, match="logits are NaN"):
+            next(Guided(Damaged(), 2.0).generate([1], temperature=temperature, state=None))
+
+
+def test_prompts_are_read_at_once(spoken, monkeypatch):
+    engine = Stepwise(spoken[0])
+    read, real = [], engine.prefill
+
+    def prefill(tokens, state):
+        read.append(len(tokens))
+        return real(tokens, state)
+
+    monkeypatch.setattr(engine, "prefill", prefill)
+    steered(Guided(engine, 2.0), 3)
+    assert read == [3, 1, *[1] * 6]
+
+
+def test_only_a_conversation_is_guided(spoken):
+    with pytest.raises(ConfigError, match="it takes a conversation"):
+        next(spoken[1].stream("the cat", Sampling(guidance=2.0)))
 
 
 @torch.inference_mode()
@@ -127,7 +185,7 @@ def test_it_takes_roles(spoken):
         Conversation(spoken[1], greedy(guidance=2.0))
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan])
+@pytest.mark.parametrize("value", [0.0, -1.0, 101.0, np.inf, np.nan])
 def test_strengths_that_mean_nothing(value):
     with pytest.raises(ConfigError, match="guidance"):
         Sampling(guidance=value)

@@ -1,48 +1,15 @@
-"""Choosing the next token, for any engine that reads a token at a time."""
+"""What engines beside the event-driven one share: reading on, and choosing the next token."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from spikeloom.backends.weights import Array
 from spikeloom.errors import CheckpointError
-
-
-class Steps(Protocol):
-    """An engine: a fresh state, and a step that advances one and returns logits `[V]`."""
-
-    def new_state(self) -> Any: ...
-
-    def step(self, token: int, state: Any) -> Array: ...
-
-
-def generate(
-    engine: Steps,
-    prompt: Sequence[int],
-    max_new_tokens: int = 100,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int | None = None,
-    stops: Collection[int] = (),
-    state: Any = None,
-) -> Iterator[int]:
-    """Continue a prompt of at least one token, up to one of `stops` (which is yielded).
-
-    The state, a fresh one if None, has not read the last token yielded.
-    """
-    state = engine.new_state() if state is None else state
-    rng, tokens = np.random.default_rng(seed), list(prompt)
-    for _ in range(max_new_tokens):
-        for token in tokens:
-            logits = engine.step(token, state)
-        tokens = [sample(logits, temperature, top_p, rng)]
-        yield tokens[0]
-        if tokens[0] in stops:
-            return
 
 
 class Reading:
@@ -67,8 +34,8 @@ class Reading:
         return self._touched / max(self.position, 1)
 
 
-class ReadsAtOnce(ABC):
-    """An engine that reads a prompt all at once."""
+class Decodes(ABC):
+    """An engine: a state goes in, is advanced, and logits come out."""
 
     @abstractmethod
     def new_state(self) -> Any:
@@ -78,9 +45,11 @@ class ReadsAtOnce(ABC):
     def step(self, token: int, state: Any) -> Array:
         """Read a token, and advance the state; the logits of the next, `[V]`."""
 
-    @abstractmethod
-    def read(self, tokens: Sequence[int], state: Any) -> Any:
-        """Read tokens, and advance the state."""
+    def prefill(self, tokens: Sequence[int], state: Any) -> Array:
+        """Read tokens, at least one, in order; the logits after the last, `[V]`."""
+        for token in tokens:
+            logits = self.step(token, state)
+        return logits
 
     def generate(
         self,
@@ -92,13 +61,18 @@ class ReadsAtOnce(ABC):
         stops: Collection[int] = (),
         state: Any = None,
     ) -> Iterator[int]:
-        """Arguments and results of `generate`."""
+        """Continue a prompt of at least one token, up to one of `stops` (which is yielded).
+
+        The state, a fresh one if None, has not read the last token yielded.
+        """
         state = self.new_state() if state is None else state
-        if len(prompt) > 1:
-            self.read(prompt[:-1], state)
-        yield from generate(
-            self, prompt[-1:], max_new_tokens, temperature, top_p, seed, stops, state
-        )
+        rng, tokens = np.random.default_rng(seed), prompt
+        for _ in range(max_new_tokens):
+            token = sample(self.prefill(tokens, state), temperature, top_p, rng)
+            yield token
+            if token in stops:
+                return
+            tokens = [token]
 
 
 def sample(logits: Array, temperature: float, top_p: float, rng: np.random.Generator) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from spikeloom.backends.generation import Reading, ReadsAtOnce
+from spikeloom.backends.generation import Decodes, Reading
 from spikeloom.backends.weights import Array
 from spikeloom.config import ModelConfig
 from spikeloom.model import DecoderState, SpikeloomForCausalLM, active_share, fed_weights
@@ -34,7 +34,7 @@ class State(Reading):
         return copy.deepcopy(self)
 
 
-class Engine(ReadsAtOnce):
+class Engine(Decodes):
     """Reads and continues text with a `SpikeloomForCausalLM`."""
 
     def __init__(self, model: SpikeloomForCausalLM) -> None:
@@ -59,10 +59,10 @@ class Engine(ReadsAtOnce):
 
     def step(self, token: int, state: State) -> Array:
         """Read a token, and advance the state; the logits of the next, `[V]`."""
-        return self.read([token], state)
+        return self.prefill([token], state)
 
     @torch.inference_mode()
-    def read(self, tokens: Sequence[int], state: State) -> Array:
+    def prefill(self, tokens: Sequence[int], state: State) -> Array:
         """Read tokens all at once; the logits after the last, `[V]`."""
         ids = torch.tensor([list(tokens)], device=self.model.device)
         output = self.model(ids, past_key_values=state.decoder, logits_to_keep=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -231,17 +231,19 @@ def generate(
 @models_app.command()
 def chat(
     checkpoint: Checkpoint,
-    max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens per answer.")] = 200,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Tokens per answer; default: 200.")
+    ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(help="0 is greedy; default: 0.5 with --roles, 0.8 with --continue."),
     ] = None,
-    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling; default: 0.95.")] = None,
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="Hold answers to the request, at twice the weights per token; 1 is none; default: "
-            "1.5 with --roles, 1 with --continue."
+            help="Above 1: hold answers to the request, at twice the weights per token; 1: as the "
+            "model says; default: 1.5 with --roles, 1 with --continue."
         ),
     ] = None,
     seed: Seed = 0,
@@ -265,18 +267,17 @@ def chat(
     from spikeloom.inference.chat import chat as run_chat
 
     roles = speaks_in_roles(checkpoint) if roles is None else roles
-    asked = {"temperature": temperature, "guidance": guidance}
+    asked: dict[str, Any] = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_new_tokens": max_new_tokens,
+        "guidance": guidance,
+    }
     chosen = {name: value for name, value in asked.items() if value is not None}
-    sampling = replace(
-        IN_ROLES if roles else CONTINUED,
-        top_p=top_p,
-        seed=seed,
-        max_new_tokens=max_new_tokens,
-        **chosen,
-    )
+    sampling = replace(IN_ROLES if roles else CONTINUED, seed=seed, **chosen)
     generator = backends.generator(backend, checkpoint)
     turns = run_chat(generator, sampling, roles)
-    write_json({"turns": turns}, json_file)
+    write_json({"turns": turns, "roles": roles, **asdict(sampling)}, json_file)
 
 
 @models_app.command()

@@ -57,7 +57,11 @@ CheckpointOrPreset = Annotated[
 ]
 Data = Annotated[str, typer.Option("--data", metavar="SOURCE", help=SOURCE_HELP)]
 Part = Annotated[
-    str, typer.Option(metavar="all|train|eval", help="eval: the 5% that `train` holds out.")
+    str,
+    typer.Option(
+        metavar="all|train|eval",
+        help="eval: the 5% that `train` holds out, unless it had --eval-data.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 Seed = Annotated[int, typer.Option(help="Seed of the random choices.")]

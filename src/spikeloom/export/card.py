@@ -204,19 +204,24 @@ def _samples(path: Path, count: int, seed: int) -> str:
     """The first samples that are drawn, with their seeds."""
     generator, roles = Generator.load(path), speaks_in_roles(path)
     prompts, asked = (REQUESTS, IN_ROLES) if roles else (OPENINGS, CONTINUED)
-    drawn = []
+    drawn, shares = [], []
     for i in range(count):
         prompt, sampling = prompts[i % len(prompts)], replace(asked, seed=seed + i)
-        text = Conversation(generator, sampling, roles).answer(prompt, lambda _: None)
+        talk = Conversation(generator, sampling, roles)
+        text = talk.answer(prompt, lambda _: None)
+        shares.append(talk.generator.statistics()["active_share"])
         quoted = "\n".join(f"> {line}" for line in (text if roles else prompt + text).splitlines())
         drawn.append(f"**{prompt}** (seed {seed + i})\n\n{quoted}")
     held = f", guidance {asked.guidance}" if roles else ""
     head = (
         f"## Samples\n\nThe first {count} that were drawn, none left out, as `spikeloom chat` "
         f"draws them: temperature {asked.temperature}, top-p {asked.top_p}{held}, at most "
-        f"{asked.max_new_tokens} tokens."
+        f"{asked.max_new_tokens} tokens. "
     )
-    return "\n\n".join([head, *drawn]) if drawn else ""
+    if not drawn:
+        return ""
+    head += f"That read {sum(shares) / count:.2f} of the weights per token."
+    return "\n\n".join([head, *drawn])
 
 
 def _read(file: Path, key: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from spikeloom.errors import ConfigError
 from spikeloom.inference.generate import Generator, Sampling
 from spikeloom.inference.guidance import Guided, GuidedState
 
+_COMMAND = re.compile(r"/\w+")
 TEMPLATE = ("<|user|>", "<|end|>", "<|assistant|>")
 IN_ROLES = Sampling(temperature=0.5, max_new_tokens=200, guidance=1.5)
 """How a model that was tuned on requests is asked, unless the user says otherwise: measured by
@@ -48,19 +50,39 @@ class Conversation:
             guided = Guided(generator.engine, sampling.guidance)
             self.generator = Generator(guided, generator.tokenizer)
         self._role = {token: vocabulary.get(token) for token in TEMPLATE}
+        self._turn = 0  # goes on through resets, so that what is asked again is answered anew
         self.reset()
 
     def reset(self) -> None:
         """Forget all turns."""
         self.state = self.generator.engine.new_state()
         self._unread = [self.generator.tokenizer.bos_token_id]
-        self._turn = 0
 
-    def is_full(self) -> bool:
-        """Whether another answer would go beyond the positions that the model was trained on."""
-        position, longest = self.state.position, self.sampling.max_new_tokens
-        context: int = self.generator.engine.config.max_position_embeddings
-        return position > 0 and position + longest > context
+    @property
+    def context(self) -> int:
+        """Positions that the model was trained on."""
+        return int(self.generator.engine.config.max_position_embeddings)
+
+    def make_room(self, text: str) -> bool:
+        """Forget earlier turns, if they leave too little of the context for the answer.
+
+        Returns:
+            whether they were forgotten.
+
+        Raises:
+            ConfigError: the turn alone leaves no room for an answer.
+        """
+        turn = len(self._wrapped(text))
+        if 1 + turn >= self.context:
+            raise ConfigError(
+                f"{turn} tokens are too many for a context of {self.context}: ask for less at once"
+            )
+        asked = self.state.position + len(self._unread) + turn
+        wanted = min(self.sampling.max_new_tokens, self.context // 2)
+        full = self.state.position > 0 and asked + wanted > self.context
+        if full:
+            self.reset()
+        return full
 
     def answer(self, text: str, show: Callable[[str], None]) -> str:
         """Read a turn and answer it; Ctrl-C stops the answer, not the conversation.
@@ -71,13 +93,18 @@ class Conversation:
         """
         ids, stops = self._unread + self._wrapped(text), self._stops()
         sampling = replace(self.sampling, seed=self.sampling.seed + self._turn)
-        if isinstance(self.state, GuidedState):
-            self.state.unasked = self._unread + self._wrapped("")
+        if self.roles:  # beyond its context a model talks nonsense
+            room = self.context - self.state.position - len(ids)
+            sampling = replace(sampling, max_new_tokens=max(1, min(room, sampling.max_new_tokens)))
         pieces: list[str] = []
-        position = self.state.position
+        position, prompt = self.state.position, ids
         with _interrupts_noted() as interrupts:
             try:
-                for piece in self.generator.stream(ids, sampling, self.state, stops):
+                if isinstance(self.state, GuidedState):
+                    without = self._unread + self._wrapped("")
+                    self.generator.engine.read_apart(ids[:-1], without[:-1], self.state)
+                    prompt = ids[-1:]
+                for piece in self.generator.stream(prompt, sampling, self.state, stops):
                     pieces.append(piece)
                     show(piece)
                     if interrupts:
@@ -126,10 +153,11 @@ def _interrupts_noted() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def chat(generator: Generator, sampling: Sampling, roles: bool = False) -> list[dict[str, str]]:
-    """Talk on the terminal until /quit or the end of input; returns the turns."""
+def chat(generator: Generator, sampling: Sampling, roles: bool = False) -> list[dict[str, Any]]:
+    """Talk on the terminal until /quit or the end of input; returns the turns, each with the
+    statistics of its answer."""
     conversation = Conversation(generator, sampling, roles)
-    turns: list[dict[str, str]] = []
+    turns: list[dict[str, Any]] = []
     if sys.stdin.isatty():
         how = "" if roles else " This model continues your text."
         print(f"/reset forgets, /quit leaves, Ctrl-C stops an answer.{how}", file=sys.stderr)
@@ -139,14 +167,26 @@ def chat(generator: Generator, sampling: Sampling, roles: bool = False) -> list[
         if text == "/reset":
             conversation.reset()
             print("(forgotten)", file=sys.stderr)
-        elif text:
-            if roles and conversation.is_full():  # there it would talk nonsense
-                conversation.reset()
-                print("(the context is full: earlier turns are forgotten)", file=sys.stderr)
+        elif _COMMAND.fullmatch(text):
+            print(f"({text} is unknown: /reset forgets, /quit leaves)", file=sys.stderr)
+        elif text and _has_room(conversation, text):
             answer = conversation.answer(text, _show)
             print()
-            turns.append({"user": text, "answer": answer})
+            turns.append({"user": text, "answer": answer, **conversation.generator.statistics()})
     return turns
+
+
+def _has_room(conversation: Conversation, text: str) -> bool:
+    """Whether a turn can be answered, for which earlier ones may have to be forgotten."""
+    if not conversation.roles:
+        return True  # a text goes on as far as it is wanted
+    try:
+        if conversation.make_room(text):
+            print("(the context is full: earlier turns are forgotten)", file=sys.stderr)
+    except ConfigError as error:
+        print(f"({error})", file=sys.stderr)
+        return False
+    return True
 
 
 def _read() -> str | None:

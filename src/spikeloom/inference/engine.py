@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from spikeloom.checkpoint import read_config, read_tensors, resolve
-from spikeloom.errors import SpikeloomError
+from spikeloom.errors import CheckpointError, SpikeloomError
 from spikeloom.inference import native_step, torch_step
 from spikeloom.inference.plan import Plan, check_supported, make_plan
 from spikeloom.inference.state import EngineState
@@ -151,10 +151,16 @@ class Engine:
 
 
 def sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
-    """Draw a token from logits `[V]`; temperature 0 takes the likeliest."""
+    """Draw a token from logits `[V]`; temperature 0 takes the likeliest.
+
+    Raises:
+        CheckpointError: a logit is not a number, so that there is nothing to choose from.
+    """
+    if logits.isnan().any():
+        raise CheckpointError("the model's logits are NaN: its weights are damaged, or overflow")
     if temperature <= 0:
         return int(logits.argmax())
-    probabilities = torch.softmax(logits / temperature, dim=-1)
+    probabilities = torch.softmax((logits - logits.max()) / temperature, dim=-1)
     if top_p >= 1:
         return int(torch.multinomial(probabilities, 1, generator=generator))
     ordered, tokens = probabilities.sort(descending=True)

@@ -15,6 +15,7 @@ from spikeloom.errors import ConfigError
 from spikeloom.inference.engine import Engine
 
 _NO_CHARACTER = "\ufffd"  # what bytes decode to that are no UTF-8, or not yet
+MOST_GUIDANCE = 100
 _UNFINISHED = 3  # bytes that a character may still be waiting with
 
 
@@ -27,8 +28,8 @@ class Sampling:
         top_p: sample among the likeliest tokens that together have this probability.
         seed: of the sampling.
         max_new_tokens: stop after so many.
-        guidance: how far an answer is held to its request (`inference.guidance`; conversations
-            in roles alone); 1 for none.
+        guidance: how far an answer is held to its request (`inference.guidance`); 1 for none,
+            and for all but conversations in roles.
     """
 
     temperature: float = 0.8
@@ -44,8 +45,10 @@ class Sampling:
             raise ConfigError(f"top_p {self.top_p}: expected a probability in (0, 1]")
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens {self.max_new_tokens}: expected at least 1")
-        if not 0 < self.guidance < math.inf:
-            raise ConfigError(f"guidance {self.guidance}: expected 1 (none), or more")
+        if not 0 < self.guidance <= MOST_GUIDANCE:
+            raise ConfigError(
+                f"guidance {self.guidance}: expected above 0 and at most {MOST_GUIDANCE}; 1 is none"
+            )
 
 
 class Spelling:
@@ -112,7 +115,8 @@ class Generator:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: nothing in it is taken for a special token."""
-        return self._literal.encode(text, add_special_tokens=False).ids
+        whole = text.encode("utf-8", "replace").decode("utf-8")  # bytes that are no UTF-8
+        return self._literal.encode(whole, add_special_tokens=False).ids
 
     def stream(
         self,
@@ -128,7 +132,12 @@ class Generator:
             sampling: how to choose.
             state: continued in place; a fresh one if None.
             stops: token ids that end the text; the end of a document if None.
+
+        Raises:
+            ConfigError: guidance, of an engine that is not guided.
         """
+        if sampling.guidance != getattr(self.engine, "guidance", 1):
+            raise ConfigError("guidance holds an answer to a request: it takes a conversation")
         ids = self._prompt_ids(prompt, fresh=state is None)
         stops = [self.tokenizer.eos_token_id] if stops is None else stops
         state = self.engine.new_state() if state is None else state

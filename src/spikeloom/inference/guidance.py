@@ -24,12 +24,10 @@ class GuidedState:
 
     Attributes:
         asked, without: states of the engine.
-        unasked: what `without` reads in place of the next prompt; None reads the prompt itself.
     """
 
     def __init__(self, asked: Any, without: Any) -> None:
         self.asked, self.without = asked, without
-        self.unasked: Sequence[int] | None = None
 
     @property
     def position(self) -> int:
@@ -47,8 +45,8 @@ class Guided:
     """An engine whose next token follows from two readings.
 
     Args:
-        engine: of any backend (new_state, step).
-        guidance: see the module's text; more than 0.
+        engine: of any backend (new_state, prefill).
+        guidance: see the module's text.
     """
 
     def __init__(self, engine: Any, guidance: float) -> None:
@@ -58,10 +56,17 @@ class Guided:
     def new_state(self) -> GuidedState:
         return GuidedState(self.engine.new_state(), self.engine.new_state())
 
-    def step(self, token: int, state: GuidedState) -> Tensor:
-        """Read a token twice; logits of the next, `[V]`."""
-        asked = _log_softmax(self.engine.step(token, state.asked))
-        without = _log_softmax(self.engine.step(token, state.without))
+    def read_apart(self, asked: Sequence[int], without: Sequence[int], state: GuidedState) -> None:
+        """Read what differs, at least one token each; no token is chosen."""
+        self.engine.prefill(asked, state.asked)
+        self.engine.prefill(without, state.without)
+
+    def prefill(self, tokens: Sequence[int], state: GuidedState) -> Tensor:
+        """Read the same tokens behind both; the logits after the last, `[V]` float64."""
+        asked, without = (
+            torch.as_tensor(self.engine.prefill(tokens, reading), dtype=torch.float64)
+            for reading in (state.asked, state.without)
+        )
         return without + self.guidance * (asked - without)
 
     def generate(
@@ -76,27 +81,15 @@ class Guided:
     ) -> Iterator[int]:
         """Continue a prompt of at least one token, up to one of `stops` (which is yielded).
 
-        Both prompts, the given one and `state.unasked`, have to end with the same token. The state,
-        a fresh one if None, has not read the last token yielded.
+        The state, a fresh one if None, has not read the last token yielded.
         """
         state = self.new_state() if state is None else state
-        unasked = prompt if state.unasked is None else state.unasked
-        state.unasked = None
-        if prompt[-1] != unasked[-1]:
-            raise ValueError(f"prompts end with {prompt[-1]} and {unasked[-1]}")
-        for tokens, reading in ((prompt, state.asked), (unasked, state.without)):
-            for token in tokens[:-1]:
-                self.engine.step(token, reading)
         generator = torch.Generator()
         generator.manual_seed(generator.seed() if seed is None else seed)
-        token = prompt[-1]
+        tokens = prompt
         for _ in range(max_new_tokens):
-            token = sample(self.step(token, state), temperature, top_p, generator)
+            token = sample(self.prefill(tokens, state), temperature, top_p, generator)
             yield token
             if token in stops:
                 return
-
-
-def _log_softmax(logits: Any) -> Tensor:
-    """Of an array or a tensor, in float64."""
-    return torch.log_softmax(torch.as_tensor(logits, dtype=torch.float64), dim=-1)
+            tokens = [token]

@@ -36,8 +36,8 @@ def test_token_by_token_says_what_all_at_once_says(model):
     one, chunks = engine.new_state(), engine.new_state()
     logits = [engine.step(int(token), one) for token in tokens[0]]
     np.testing.assert_allclose(np.stack(logits), whole, atol=1e-4)
-    engine.read(tokens[0, :6].tolist(), chunks)  # what came before, in pieces
-    engine.read(tokens[0, 6:13].tolist(), chunks)
+    engine.prefill(tokens[0, :6].tolist(), chunks)  # what came before, in pieces
+    engine.prefill(tokens[0, 6:13].tolist(), chunks)
     np.testing.assert_allclose(engine.step(int(tokens[0, 13]), chunks), whole[-1], atol=1e-4)
     assert one.position == chunks.position == 14
     assert one.active_share == pytest.approx(chunks.active_share, abs=1e-6)
@@ -82,18 +82,18 @@ def test_the_state_stays_of_one_size(name):
 def test_a_window_keeps_no_more_than_it_reads():
     engine = engine_of(small_model("membrane, soft reset", torch.float32))
     state = engine.new_state()
-    engine.read(list(range(8)), state)
+    engine.prefill(list(range(8)), state)
     assert state.cache[0].arrays["keys"].shape[-2] == 3
 
 
 def test_a_copied_state_goes_its_own_way():
     engine = engine_of(small_model("membrane, soft reset", torch.float32))
     state = engine.new_state()
-    engine.read([5, 6, 7], state)
+    engine.prefill([5, 6, 7], state)
     twin: State = state.copy()
-    engine.read([9, 9], twin)
+    engine.prefill([9, 9], twin)
     other = engine.new_state()
-    engine.read([5, 6, 7], other)
+    engine.prefill([5, 6, 7], other)
     np.testing.assert_array_equal(engine.step(8, state), engine.step(8, other))
     assert (state.position, twin.position) == (4, 5)
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from spikeloom.backends.generation import generate
 from spikeloom.checkpoint import read_tensors
 from spikeloom.errors import ConfigError
 
@@ -44,7 +43,7 @@ def test_it_generates_what_we_generate(mixer, rank, make_run, monkeypatch, capsy
     prompt = [0, 40, 41, 42, 43]
     found = [t for t, _ in generate_step(mx.array(prompt), model, max_tokens=8)]
     engine = Engine.load(run)
-    assert [int(t) for t in found] == list(generate(engine, prompt, 8))
+    assert [int(t) for t in found] == list(engine.generate(prompt, 8))
     asked = ["--prompt", "the cat", "--max-tokens", 4, "--ignore-chat-template"]
     said = mlx_lm(monkeypatch, capsys, "generate", "--model", run, *asked)
     assert "Generation: 4 tokens" in said

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from spikeloom.backends.generation import Reading, ReadsAtOnce
+from spikeloom.backends.generation import Decodes, Reading
 from spikeloom.backends.mlx import checkpoint
 from spikeloom.backends.mlx.decoder import Model
 from spikeloom.backends.mlx.device import on_gpu
@@ -46,7 +46,7 @@ class State(Reading):
         return twin
 
 
-class Engine(ReadsAtOnce):
+class Engine(Decodes):
     """Reads and continues text.
 
     Args:
@@ -77,10 +77,12 @@ class Engine(ReadsAtOnce):
         """Read one token, and advance the state; the logits of the next, `[V]`."""
         return self._read(self._step, [token], state)
 
-    def read(self, tokens: Sequence[int], state: State) -> None:
-        """Read tokens, `PREFILL` at a time."""
-        for start in range(0, len(tokens), PREFILL):
-            self._read(self._forward, tokens[start : start + PREFILL], state)
+    def prefill(self, tokens: Sequence[int], state: State) -> Array:
+        """Read tokens, `PREFILL` at a time; the logits after the last, `[V]`."""
+        before = tokens[:-1]
+        for start in range(0, len(before), PREFILL):
+            self._read(self._forward, before[start : start + PREFILL], state)
+        return self.step(tokens[-1], state)
 
     def _read(self, forward: Callable[..., Any], tokens: Sequence[int], state: State) -> Array:
         arrays = [memory.arrays for memory in state.cache]

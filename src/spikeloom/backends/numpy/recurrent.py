@@ -10,13 +10,13 @@ Softmax attention keeps keys and values, those of its window or all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spikeloom.backends.generation import Reading, generate
+from spikeloom.backends.generation import Decodes, Reading
 from spikeloom.backends.numpy import attention
 from spikeloom.backends.numpy.decoder import Decoder
 from spikeloom.backends.numpy.neurons import neuron
@@ -64,7 +64,7 @@ class State(Reading):
         self.memory: Weights = {}
 
 
-class Engine(Decoder):
+class Engine(Decoder, Decodes):
     """The decoder for one sequence; `product` defaults to `compiled()`, else `selected`."""
 
     def __init__(
@@ -91,10 +91,6 @@ class Engine(Decoder):
         out = self.forward(np.array([[token]]))
         state.count(touched(out.rates, self.shares))
         return out.logits[0, 0]
-
-    def generate(self, *args: Any, **kwargs: Any) -> Iterator[int]:
-        """Continue a prompt (`spikeloom.backends.generation.generate`)."""
-        return generate(self, *args, **kwargs)
 
     # Where the recurrence differs from all tokens at once.
 
