@@ -11,6 +11,7 @@ from typing import Any
 
 from spikeloom import tokenizers
 from spikeloom.checkpoint import resolve
+from spikeloom.data.readers import without_surrogates
 from spikeloom.errors import ConfigError
 from spikeloom.inference.engine import Engine
 
@@ -115,8 +116,7 @@ class Generator:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: nothing in it is taken for a special token."""
-        whole = text.encode("utf-8", "replace").decode("utf-8")  # bytes that are no UTF-8
-        return self._literal.encode(whole, add_special_tokens=False).ids
+        return self._literal.encode(without_surrogates(text), add_special_tokens=False).ids
 
     def stream(
         self,
