@@ -74,10 +74,19 @@ def test_chat_asks_as_the_shipped_model_was_tuned(shipped, spikeloom, monkeypatc
         return []
 
     monkeypatch.setattr(chat, "chat", noted)
-    for options in ([], ["--continue"], ["--roles", "--guidance", 2, "--seed", 3]):
-        assert spikeloom("chat", *options).code == 0
-    asked = replace(chat.IN_ROLES, guidance=2.0, seed=3)
-    assert given == [(True, chat.IN_ROLES), (False, chat.CONTINUED), (True, asked)]
+    for options in ([], ["--continue"], ["--guidance", 2, "--temperature", 0]):
+        assert spikeloom("chat", "--seed", 3, *options).code == 0
+    asked = replace(chat.IN_ROLES, seed=3)
+    changed = replace(asked, guidance=2.0, temperature=0.0)
+    assert given == [(True, asked), (False, replace(chat.CONTINUED, seed=3)), (True, changed)]
+
+
+def test_chat_says_something_else_every_time(shipped, spikeloom, monkeypatch):
+    given = []
+    monkeypatch.setattr(chat, "chat", lambda _, sampling, roles: given.append(sampling.seed) or [])
+    for _ in range(3):
+        assert spikeloom("chat").code == 0
+    assert len(set(given)) == 3
 
 
 def test_help_says_how_a_model_is_asked(spikeloom):

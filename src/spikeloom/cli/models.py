@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -246,7 +247,9 @@ def chat(
             "model says; default: 1.5 with --roles, 1 with --continue."
         ),
     ] = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the sampling; default: another one every time.")
+    ] = None,
     roles: Annotated[
         bool | None,
         typer.Option(
@@ -272,9 +275,11 @@ def chat(
         "top_p": top_p,
         "max_new_tokens": max_new_tokens,
         "guidance": guidance,
+        "seed": seed,
     }
     chosen = {name: value for name, value in asked.items() if value is not None}
-    sampling = replace(IN_ROLES if roles else CONTINUED, seed=seed, **chosen)
+    chosen.setdefault("seed", secrets.randbits(31))
+    sampling = replace(IN_ROLES if roles else CONTINUED, **chosen)
     generator = backends.generator(backend, checkpoint)
     turns = run_chat(generator, sampling, roles)
     write_json({"turns": turns, "roles": roles, **asdict(sampling)}, json_file)
