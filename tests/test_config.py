@@ -369,3 +369,20 @@ def test_a_model_without_an_encoder_has_no_encoder_neuron_to_differ_in():
     assert without.encoder == NeuronsConfig().encoder
     encoded = parse_run({"model": {**sizes, "neurons": shared, "embedding_size": 8}}).model.neurons
     assert (encoded.encoder.kind, encoded.encoder.levels) == ("graded", 7)
+
+
+@pytest.mark.parametrize(
+    ("training", "rows", "positions"),
+    [
+        ({}, 16, 16),
+        ({"context": 8}, 8, 16),
+        ({"context": 32}, 32, 32),
+        ({"phases": [{"context": 8, "share": 0.5}, {"context": 64, "share": 0.5}]}, 64, 64),
+    ],
+)
+def test_a_model_knows_the_positions_that_it_is_trained_on(training, rows, positions):
+    run = parse_run({"model": {"max_position_embeddings": 16}, "training": training})
+    decided = run.with_context()
+    assert decided.training.context == rows
+    assert decided.model.max_position_embeddings == positions
+    assert decided.with_context() == decided

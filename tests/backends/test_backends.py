@@ -13,13 +13,13 @@ from tiny_text import write_text
 
 from spikeloom import backends, presets
 from spikeloom.backends import BACKENDS, Backend, check
-from spikeloom.backends.generation import sample
 from spikeloom.backends.numpy.decoder import Decoder
 from spikeloom.checkpoint import resolve
 from spikeloom.cli import main
 from spikeloom.config import MIXERS, load_config
 from spikeloom.errors import CheckpointError, ConfigError
 from spikeloom.inference import plan
+from spikeloom.inference.decoding import sample
 
 TINY = [
     "model.hidden_size=32",
@@ -200,13 +200,15 @@ def test_gains_are_trained_and_decoded_by_all(learner, text, tmp_path, monkeypat
     assert len(texts) == 1
 
 
-def test_chat_keeps_the_state_between_turns(learner, text, tmp_path, monkeypatch, capsys):
+def test_chat_keeps_the_state_between_turns_and_samples_alike(
+    learner, text, tmp_path, monkeypatch, capsys
+):
     run, report = tmp_path / "run", tmp_path / "turns.json"
     assert train(monkeypatch, capsys, text, run, "--max-steps", 2)[0] == 0
     said = {}
     for backend in ("torch", learner):
         monkeypatch.setattr(sys, "stdin", io.StringIO("the cat\non the\n/reset\nmat\n/quit\n"))
-        asked = ["--max-new-tokens", 5, "--temperature", 0, "--json", report]
+        asked = ["--max-new-tokens", 5, "--temperature", 0.9, "--seed", 3, "--json", report]
         code, _, error = spikeloom(monkeypatch, capsys, "chat", run, *asked, "--backend", backend)
         assert code == 0, error
         turns = json.loads(report.read_text())["turns"]

@@ -2,13 +2,15 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
 from spikeloom.config import load_config
 from spikeloom.errors import CheckpointError, ConfigError, SpikeloomError
 from spikeloom.inference import native_step
-from spikeloom.inference.engine import Engine, sample
+from spikeloom.inference.decoding import sample
+from spikeloom.inference.engine import Engine
 from spikeloom.inference.plan import check_supported, make_plan
 from spikeloom.model import (
     SpikeloomConfig,
@@ -145,7 +147,7 @@ def test_greedy_tokens_equal_generate(name):
     expected = model.generate(
         torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=None
     )
-    assert list(engine.generate(prompt, max_new_tokens=20, eos=())) == expected[0, 6:].tolist()
+    assert list(engine.generate(prompt, max_new_tokens=20, stops=())) == expected[0, 6:].tolist()
 
 
 @pytest.mark.parametrize("name", ["spiking", "swiglu", "leaky", "lif", "dense_head", "gains"])
@@ -319,22 +321,25 @@ def test_impossible_tokens_are_refused():
 
 def test_generation_stops_behind_the_end_token():
     engine, prompt = make_engine(make_model("relu2")), tokens_of(5)
-    free = list(engine.generate(prompt, max_new_tokens=12, temperature=2.0, seed=3, eos=()))
+    free = list(engine.generate(prompt, max_new_tokens=12, temperature=2.0, seed=3, stops=()))
     stop = free[4]
-    stopped = list(engine.generate(prompt, max_new_tokens=12, temperature=2.0, seed=3, eos=stop))
+    stopped = list(
+        engine.generate(prompt, max_new_tokens=12, temperature=2.0, seed=3, stops=[stop])
+    )
     assert stopped == free[: free.index(stop) + 1]
 
 
 def test_sampling_follows_the_probabilities_and_the_seed():
-    logits, generator = torch.tensor([0.0, 1.0, 2.0, -1.0]), torch.Generator().manual_seed(0)
-    drawn = torch.tensor([sample(logits, 0.7, 1.0, generator) for _ in range(4000)])
+    logits, rng = torch.tensor([0.0, 1.0, 2.0, -1.0]), np.random.default_rng(0)
+    drawn = torch.tensor([sample(logits, 0.7, 1.0, rng) for _ in range(4000)])
     shares = drawn.bincount(minlength=4) / 4000
     torch.testing.assert_close(shares, torch.softmax(logits / 0.7, 0), rtol=0, atol=0.03)
-    nucleus = {sample(logits, 1.0, 0.8, generator) for _ in range(500)}
+    nucleus = {sample(logits, 1.0, 0.8, rng) for _ in range(500)}
     assert nucleus == {1, 2}
-    assert sample(logits, 0.0, 1.0, generator) == 2
+    assert sample(logits, 0.0, 1.0, rng) == 2
+    assert sample(logits, 1e-320, 1.0, rng) == 2  # no overflow
     engine = make_engine(make_model("relu2"))
-    runs = [list(engine.generate([1], 10, 1.0, 0.9, seed=7, eos=())) for _ in range(2)]
+    runs = [list(engine.generate([1], 10, 1.0, 0.9, seed=7, stops=())) for _ in range(2)]
     assert runs[0] == runs[1]
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from spikeloom.backends.generation import Decodes, Reading
 from spikeloom.backends.weights import Array
 from spikeloom.config import ModelConfig
+from spikeloom.inference.decoding import Decodes, Reading
 from spikeloom.model import DecoderState, SpikeloomForCausalLM, active_share, fed_weights
 
 
@@ -56,10 +56,6 @@ class Engine(Decodes):
     def new_state(self) -> State:
         """A state that has read nothing."""
         return State(self.config)
-
-    def step(self, token: int, state: State) -> Array:
-        """Read a token, and advance the state; the logits of the next, `[V]`."""
-        return self.prefill([token], state)
 
     @torch.inference_mode()
     def prefill(self, tokens: Sequence[int], state: State) -> Array:

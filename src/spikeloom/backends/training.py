@@ -10,7 +10,6 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,8 +60,7 @@ def train(
     title: str = "training",
 ) -> Result:
     """Train a model from scratch; arguments, result and errors as `spikeloom.training.train`."""
-    out, context = Path(out), run.training.context or run.model.max_position_embeddings
-    run = replace(run, training=replace(run.training, context=context))
+    out, run = Path(out), run.with_context()
     tokens_per_step = count_tokens_per_step(run.training)
     budget = Budget.of(run.training, tokens_per_step)
     claim(out, run, resume=False)

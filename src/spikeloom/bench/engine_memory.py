@@ -34,7 +34,7 @@ def resident(*counts: int) -> list[float]:
     """Megabytes of this process after so many generated tokens each (growing)."""
     torch.set_num_threads(1)
     engine = Engine.from_model(small_model())
-    tokens = engine.generate([1], max_new_tokens=max(counts), eos=())
+    tokens = engine.generate([1], max_new_tokens=max(counts), stops=())
     return [_megabytes() for count, _ in enumerate(tokens, 1) if count in counts]
 
 

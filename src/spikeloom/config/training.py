@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from spikeloom.config.model import ModelConfig
@@ -182,3 +182,10 @@ class RunConfig:
             self.training.halves,
             "null: the model has no two halves, layers with and without spiking: false",
         )
+
+    def with_context(self) -> RunConfig:
+        """The length of rows decided, and a model that knows at least as many positions."""
+        known = self.model.max_position_embeddings
+        context = self.training.longest_context or known
+        model = replace(self.model, max_position_embeddings=max(known, context))
+        return replace(self, model=model, training=replace(self.training, context=context))

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from spikeloom.inference.engine import Engine, sample
+from spikeloom.inference.decoding import sample
+from spikeloom.inference.engine import Engine
 from spikeloom.inference.generate import Generator, Sampling
 from spikeloom.model import DecoderState, SpikeloomForCausalLM
 
@@ -81,7 +83,7 @@ def dense_texts(
     stops: Sequence[int],
 ) -> list[list[int]]:
     """All texts together, padded on the left: weights are read once per token of all."""
-    generators = [torch.Generator().manual_seed(sampling.seed + i) for i in range(len(prompts))]
+    rngs = [np.random.default_rng(sampling.seed + i) for i in range(len(prompts))]
     texts: list[list[int]] = [[] for _ in prompts]
     state = DecoderState(model.config.architecture)
     tokens, mask = _padded(prompts)
@@ -89,8 +91,8 @@ def dense_texts(
     for _ in range(sampling.max_new_tokens):
         logits = model(tokens, past_key_values=state, logits_to_keep=1, **given).logits[:, -1]
         chosen = [
-            sample(row, sampling.temperature, sampling.top_p, generator)
-            for row, generator in zip(logits.float(), generators, strict=True)
+            sample(row, sampling.temperature, sampling.top_p, rng)
+            for row, rng in zip(logits.float().cpu(), rngs, strict=True)
         ]
         for text, token in zip(texts, chosen, strict=True):
             if not (text and text[-1] in stops):

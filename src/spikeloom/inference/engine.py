@@ -1,7 +1,7 @@
 """The event-driven engine: a checkpoint decodes token by token, reading only weights that fire.
 
     engine = Engine.load("runs/tiny", dtype="int8")
-    for token in engine.generate(prompt_ids, max_new_tokens=50):
+    for token in engine.generate(prompt, max_new_tokens=50):
         ...
 
 The engine is the weights; what depends on the text is an `EngineState`, of which it has one of its
@@ -11,21 +11,21 @@ into C++ (`decode.cpp`), or, without a compiler, plain torch (`torch_step.py`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from spikeloom.checkpoint import read_config, read_tensors, resolve
-from spikeloom.errors import CheckpointError, SpikeloomError
+from spikeloom.errors import SpikeloomError
 from spikeloom.inference import native_step, torch_step
+from spikeloom.inference.decoding import Decodes
 from spikeloom.inference.plan import Plan, check_supported, make_plan
 from spikeloom.inference.state import EngineState
 
 
-class Engine:
+class Engine(Decodes):
     """A decoder for one sequence on one CPU thread.
 
     Args:
@@ -100,45 +100,6 @@ class Engine:
         assert logits is not None
         return logits
 
-    def generate(
-        self,
-        prompt_ids: Sequence[int],
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        eos: int | Collection[int] | None = None,
-        state: EngineState | None = None,
-    ) -> Iterator[int]:
-        """Continue a prompt.
-
-        Args:
-            prompt_ids: at least one token.
-            max_new_tokens: stop after so many.
-            temperature: 0 takes the likeliest token, as `generate(do_sample=False)` does.
-            top_p: sample among the likeliest tokens that together have this probability.
-            seed: of the sampling.
-            eos: stop after one of these (it is yielded); None takes the model's, `()` none.
-            state: continued in place; a fresh one if None. It has not read the last token yielded.
-
-        Yields:
-            token ids, as soon as they are known.
-        """
-        state = self.new_state() if state is None else state
-        stops = _stops(self.config.eos_token_id if eos is None else eos)
-        generator = torch.Generator()
-        if seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(seed)
-        tokens = list(prompt_ids)
-        for _ in range(max_new_tokens):
-            token = sample(self.prefill(tokens, state), temperature, top_p, generator)
-            yield token
-            if token in stops:
-                return
-            tokens = [token]
-
     def _checked(self, tokens: Sequence[int]) -> Sequence[int]:
         if len(tokens) == 0:
             raise SpikeloomError("there is nothing to read: give at least one token")
@@ -148,28 +109,3 @@ class Engine:
                 f"{self.config.vocab_size - 1}"
             )
         return tokens
-
-
-def sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
-    """Draw a token from logits `[V]`; temperature 0 takes the likeliest.
-
-    Raises:
-        CheckpointError: a logit is not a number, so that there is nothing to choose from.
-    """
-    if logits.isnan().any():
-        raise CheckpointError("the model's logits are NaN: its weights are damaged, or overflow")
-    if temperature <= 0:
-        return int(logits.argmax())
-    probabilities = torch.softmax((logits - logits.max()) / temperature, dim=-1)
-    if top_p >= 1:
-        return int(torch.multinomial(probabilities, 1, generator=generator))
-    ordered, tokens = probabilities.sort(descending=True)
-    before = ordered.cumsum(0) - ordered  # the likeliest token always stays
-    ordered = ordered.masked_fill(before >= top_p, 0.0)
-    return int(tokens[torch.multinomial(ordered, 1, generator=generator)])
-
-
-def _stops(eos: int | Collection[int] | None) -> frozenset[int]:
-    if eos is None:
-        return frozenset()
-    return frozenset((eos,) if isinstance(eos, int) else eos)

@@ -10,13 +10,12 @@ al. 2023.)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from spikeloom.inference.engine import sample
+from spikeloom.inference.decoding import Decodes
 
 
 class GuidedState:
@@ -41,15 +40,15 @@ class GuidedState:
         return float(self.asked.active_share + again)
 
 
-class Guided:
+class Guided(Decodes):
     """An engine whose next token follows from two readings.
 
     Args:
-        engine: of any backend (new_state, prefill).
+        engine: of any backend.
         guidance: see the module's text.
     """
 
-    def __init__(self, engine: Any, guidance: float) -> None:
+    def __init__(self, engine: Decodes, guidance: float) -> None:
         self.engine, self.guidance = engine, guidance
         self.config = engine.config
 
@@ -61,35 +60,10 @@ class Guided:
         self.engine.prefill(asked, state.asked)
         self.engine.prefill(without, state.without)
 
-    def prefill(self, tokens: Sequence[int], state: GuidedState) -> Tensor:
+    def prefill(self, tokens: Sequence[int], state: GuidedState) -> np.ndarray:
         """Read the same tokens behind both; the logits after the last, `[V]` float64."""
         asked, without = (
-            torch.as_tensor(self.engine.prefill(tokens, reading), dtype=torch.float64)
+            np.asarray(self.engine.prefill(tokens, reading), dtype=np.float64)
             for reading in (state.asked, state.without)
         )
         return without + self.guidance * (asked - without)
-
-    def generate(
-        self,
-        prompt: Sequence[int],
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stops: Collection[int] = (),
-        state: GuidedState | None = None,
-    ) -> Iterator[int]:
-        """Continue a prompt of at least one token, up to one of `stops` (which is yielded).
-
-        The state, a fresh one if None, has not read the last token yielded.
-        """
-        state = self.new_state() if state is None else state
-        generator = torch.Generator()
-        generator.manual_seed(generator.seed() if seed is None else seed)
-        tokens = prompt
-        for _ in range(max_new_tokens):
-            token = sample(self.prefill(tokens, state), temperature, top_p, generator)
-            yield token
-            if token in stops:
-                return
-            tokens = [token]

@@ -86,8 +86,7 @@ def train(
         raise ConfigError("give --data or --curriculum, one of them")
     texts = all_data(curriculum) if data is None else data  # type: ignore[arg-type]
     out = Path(out)
-    context = run.training.longest_context or run.model.max_position_embeddings
-    run = replace(run, training=replace(run.training, context=context))
+    run = run.with_context()
     tokens_per_step = count_tokens_per_step(run.training)
     budget = Budget.of(run.training, tokens_per_step)
     require_trackers(run.training)

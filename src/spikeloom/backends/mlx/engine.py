@@ -10,13 +10,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from spikeloom.backends.generation import Decodes, Reading
 from spikeloom.backends.mlx import checkpoint
 from spikeloom.backends.mlx.decoder import Model
 from spikeloom.backends.mlx.device import on_gpu
 from spikeloom.backends.mlx.state import LayerMemory
 from spikeloom.backends.weights import Array, fed_shares, touched
 from spikeloom.checkpoint import resolve
+from spikeloom.inference.decoding import Decodes, Reading
 
 PREFILL = 256  # tokens of a prompt that are read at once
 

@@ -10,19 +10,19 @@ Softmax attention keeps keys and values, those of its window or all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spikeloom.backends.generation import Decodes, Reading
 from spikeloom.backends.numpy import attention
 from spikeloom.backends.numpy.decoder import Decoder
 from spikeloom.backends.numpy.neurons import neuron
 from spikeloom.backends.weights import Array, Weights, fed_shares, read, roles, touched
 from spikeloom.checkpoint import resolve
 from spikeloom.config import LayerConfig, ModelConfig, NeuronConfig
+from spikeloom.inference.decoding import Decodes, Reading
 
 Product = Callable[[Array, Array], Array]
 
@@ -85,11 +85,12 @@ class Engine(Decoder, Decodes):
         """A state that has read nothing."""
         return State()
 
-    def step(self, token: int, state: State) -> Array:
-        """Read one token, and advance the state; the logits of the next, `[V]`."""
+    def prefill(self, tokens: Sequence[int], state: State) -> Array:
+        """Read tokens, one by one; the logits after the last, `[V]`."""
         self.state = state
-        out = self.forward(np.array([[token]]))
-        state.count(touched(out.rates, self.shares))
+        for token in tokens:
+            out = self.forward(np.array([[token]]))
+            state.count(touched(out.rates, self.shares))
         return out.logits[0, 0]
 
     # Where the recurrence differs from all tokens at once.
