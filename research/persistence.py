@@ -10,6 +10,7 @@ token before leaves unexplained. Without CHECKPOINT, of the model that comes wit
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -46,13 +47,14 @@ def heard(model: nn.Module, tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
 def persistence(x: Tensor) -> tuple[float, float]:
     """Of currents `[B, L, D]`, means over channels: the share that is constant, and the share that
     the token before leaves unexplained."""
-    energy = x.square().mean((0, 1)).clamp(min=1e-12)
+
+    def energy(y: Tensor) -> Tensor:
+        return y.square().mean((0, 1)).clamp(min=1e-12)
+
     before, after = x[:, :-1], x[:, 1:]
-    best = (before * after).mean((0, 1)) / before.square().mean((0, 1)).clamp(min=1e-12)
-    left = (after - best * before).square().mean((0, 1)) / after.square().mean((0, 1)).clamp(
-        min=1e-12
-    )
-    return float((x.mean((0, 1)).square() / energy).mean()), float(left.mean())
+    best = (before * after).mean((0, 1)) / energy(before)
+    left = energy(after - best * before) / energy(after)
+    return float((x.mean((0, 1)).square() / energy(x)).mean()), float(left.mean())
 
 
 def main() -> None:
@@ -69,6 +71,8 @@ def main() -> None:
         rows += [ids] if len(ids) == LENGTH else []
         if len(rows) == ROWS:
             break
+    if not rows:
+        sys.exit(f"error: {given.text} has no text of {LENGTH} tokens: give longer ones")
     print("| neuron | fires | constant | unexplained by the token before |\n|---|---|---|---|")
     for name, (x, emission) in heard(model, torch.tensor(rows)).items():
         constant, left = persistence(x)

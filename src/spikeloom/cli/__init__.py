@@ -1,6 +1,7 @@
 """The command line: verbs by what they work on, in a file each.
 
-    models.py     train, eval, compare, generate, chat, verify, profile, presets, info, demo, bench
+    models.py     train, eval, compare, verify, profile, presets, info, demo, bench
+    talk.py       generate, chat
     heads.py      tag, embed, demo-colour; what `train` and `eval` do with --task
     ship.py       slim, card: a checkpoint made to be handed on
     data.py       the group `data`: web.py collects, records.py asks and shows, prepare.py packs,
@@ -26,6 +27,7 @@ from spikeloom.cli.heads import heads_app
 from spikeloom.cli.models import models_app
 from spikeloom.cli.positions import positions
 from spikeloom.cli.ship import ship_app
+from spikeloom.cli.talk import talk_app
 from spikeloom.cli.tokenizer import tokenizer_app
 from spikeloom.cli.trace import trace
 from spikeloom.errors import SpikeloomError
@@ -40,6 +42,7 @@ app = typer.Typer(
 models_app.command()(trace)
 models_app.command()(positions)
 app.add_typer(models_app)
+app.add_typer(talk_app)
 app.add_typer(heads_app)
 app.add_typer(ship_app)
 app.add_typer(data_app)

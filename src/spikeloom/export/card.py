@@ -202,6 +202,8 @@ def _figures(facts: Facts, evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _samples(path: Path, count: int, seed: int) -> str:
     """The first samples that are drawn, with their seeds."""
+    if not count:
+        return ""
     generator, roles = Generator.load(path), speaks_in_roles(path)
     prompts, asked = (REQUESTS, IN_ROLES) if roles else (OPENINGS, CONTINUED)
     drawn, shares = [], []
@@ -216,11 +218,9 @@ def _samples(path: Path, count: int, seed: int) -> str:
     head = (
         f"## Samples\n\nThe first {count} that were drawn, none left out, as `spikeloom chat` "
         f"draws them: temperature {asked.temperature}, top-p {asked.top_p}{held}, at most "
-        f"{asked.max_new_tokens} tokens. "
+        f"{asked.max_new_tokens} tokens. That read {sum(shares) / count:.2f} of the weights per "
+        "token."
     )
-    if not drawn:
-        return ""
-    head += f"That read {sum(shares) / count:.2f} of the weights per token."
     return "\n\n".join([head, *drawn])
 
 
